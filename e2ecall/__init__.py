@@ -1,0 +1,63 @@
+"""End-to-end encrypted calls between usernames, through a relay that can read nothing.
+
+Re-exports only; see README.md, "Embedding". Sources and sinks of media are in `e2ecall.media`,
+which loads aiortc and is therefore imported separately.
+"""
+
+from e2ecall.client import (
+    Call,
+    CallEvent,
+    Client,
+    Connected,
+    Contact,
+    Ended,
+    FirstVideo,
+    FramesRefused,
+    IncomingCall,
+    MediaState,
+    Ringing,
+    Sas,
+    TextMessage,
+)
+from e2ecall.errors import (
+    ConnectionFailedError,
+    E2ECallError,
+    IdentityChangedError,
+    LocalProtocolError,
+    MediaError,
+    NotReachableError,
+    RelayError,
+    RemoteProtocolError,
+    StoreError,
+    UsernameTakenError,
+)
+from e2ecall.protocol.call_events import EndReason
+from relay.wire.messages import Policy
+
+__all__ = [
+    "Call",
+    "CallEvent",
+    "Client",
+    "Connected",
+    "ConnectionFailedError",
+    "Contact",
+    "E2ECallError",
+    "EndReason",
+    "Ended",
+    "FirstVideo",
+    "FramesRefused",
+    "IdentityChangedError",
+    "IncomingCall",
+    "LocalProtocolError",
+    "MediaError",
+    "MediaState",
+    "NotReachableError",
+    "Policy",
+    "RelayError",
+    "RemoteProtocolError",
+    "Ringing",
+    "Sas",
+    "StoreError",
+    "TextMessage",
+    "UsernameTakenError",
+]

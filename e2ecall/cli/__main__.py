@@ -1,0 +1,5 @@
+"""``python -m e2ecall.cli``."""
+
+from e2ecall.cli.main import main
+
+main()

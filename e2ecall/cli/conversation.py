@@ -1,0 +1,170 @@
+"""One call at the terminal, from either end: tells what happens, asks about the spoken code.
+
+How the call begins is `call` and `listen`; what is sent is `media`.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from e2ecall.cli.output import Output
+from e2ecall.cli.terminal import Terminal
+from e2ecall.client import (
+    Call,
+    CallEvent,
+    Client,
+    Connected,
+    Ended,
+    FirstVideo,
+    FramesRefused,
+    MediaState,
+    Ringing,
+    Sas,
+)
+from e2ecall.errors import E2ECallError
+from e2ecall.protocol.call_events import EndReason
+
+_ENDS: Final = {
+    EndReason.HANGUP: "the call has ended",
+    EndReason.DECLINED: "the call was declined",
+    EndReason.BUSY: "they are in another call",
+    EndReason.CANCELLED: "the call was given up before it was answered",
+    EndReason.NO_ANSWER: "nobody answered",
+    EndReason.TIMEOUT: "the call was answered, but nothing could be heard or seen",
+    EndReason.NOT_AUTHENTIC: "what came in was not authentic, so the call was ended",
+    EndReason.PROTOCOL_ERROR: "the other end did what no call allows",
+    EndReason.MEDIA_FAILED: "sound and picture could not be sent or received",
+    EndReason.CONNECTION_LOST: "the connection was lost",
+    EndReason.PEER_FAILED: "something failed at the other end",
+    EndReason.SUPERSEDED: "they were calling at the same moment",
+}
+
+_HINTS: Final = {
+    EndReason.NOT_AUTHENTIC: "somebody on the way may be interfering: tell nothing secret until "
+    "a later call shows the same code at both ends",
+    EndReason.TIMEOUT: "the network must let UDP through to the relay",
+    EndReason.SUPERSEDED: "take their call with `e2ecall listen`, or call again",
+}
+
+_QUIET: Final = {EndReason.HANGUP}
+"""The ends of a call that went well."""
+
+
+class CallFailedError(E2ECallError):
+    """A call that came to nothing, or to a bad end."""
+
+
+async def converse(
+    me: Client, call: Call, *, seconds: float | None, terminal: Terminal, output: Output
+) -> Ended:
+    """Accompany a call to its end; hang up ``seconds`` after it connected, or when cancelled.
+
+    Raises:
+        CallFailedError: the user said that the other end shows another code.
+    """
+    verdict = _Verdict()
+    try:
+        async with anyio.create_task_group() as tasks:
+            async for event in call.events():
+                _tell(event, call, output)
+                if isinstance(event, Connected):
+                    if seconds is not None:
+                        tasks.start_soon(_hang_up_after, call, seconds)
+                    if not _is_verified(me, call.peer):
+                        tasks.start_soon(_compare, call, verdict, terminal, output)
+            tasks.cancel_scope.cancel()
+        # Now its recording is complete.
+        await call.closed.wait()
+    finally:
+        call.leave()
+        if call.ended is not None:
+            tell_end(call.ended, output)
+    if verdict.differs:
+        raise CallFailedError(
+            f"{call.peer} sees another code, so the call was ended",
+            hint="somebody between you may be listening: tell nothing secret until a later call "
+            "shows the same code at both ends",
+        )
+    assert call.ended is not None
+    return call.ended
+
+
+def check(ended: Ended, peer: str) -> None:
+    """Raise where a call did not end as calls should.
+
+    Raises:
+        CallFailedError: with the reason for the user.
+    """
+    if ended.reason not in _QUIET:
+        raise CallFailedError(f"{peer}: {_ENDS[ended.reason]}", hint=_HINTS.get(ended.reason))
+
+
+def tell_end(ended: Ended, output: Output) -> None:
+    """Say that a call is over, and why."""
+    text = _ENDS[ended.reason]
+    output.tell(
+        f"{text[0].upper()}{text[1:]}.", "ended", reason=ended.reason, by_peer=ended.by_peer
+    )
+
+
+async def _hang_up_after(call: Call, seconds: float) -> None:
+    await anyio.sleep(seconds)
+    call.leave()
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """What the user says of the code."""
+
+    differs: bool = False
+
+
+async def _compare(call: Call, verdict: _Verdict, terminal: Terminal, output: Output) -> None:
+    """Let the user say whether both ends show one code: only then is the other end verified."""
+    question = f"Does {call.peer} see the same code? Type yes, or no to hang up."
+    match await terminal.choose(question, "yes", "no"):
+        case "yes":
+            await call.confirm_sas()
+            output.tell(f"{call.peer} is verified.", "verified", peer=call.peer)
+        case "no":
+            verdict.differs = True
+            call.leave()
+
+
+def _is_verified(me: Client, peer: str) -> bool:
+    return any(contact.address == peer and contact.verified for contact in me.contacts())
+
+
+def _tell(event: CallEvent, call: Call, output: Output) -> None:
+    match event:
+        case Ringing():
+            output.tell("It rings.", "ringing")
+        case Sas():
+            output.tell(
+                f"Code of this call:  {event}  ({event.digits})",
+                "code",
+                emoji=[symbol for symbol, _ in event.emoji],
+                names=[name for _, name in event.emoji],
+                digits=event.digits,
+            )
+        case Connected():
+            output.tell(f"Connected with {call.peer}.", "connected")
+        case FirstVideo():
+            output.tell("Their picture is here.", "video")
+        case MediaState(muted, camera):
+            sound, picture = "off" if muted else "on", "on" if camera else "off"
+            output.tell(
+                f"Their microphone is {sound}, their camera {picture}.",
+                "media_state",
+                muted=muted,
+                camera=camera,
+            )
+        case FramesRefused(count):
+            output.tell(
+                f"{count} frames were not authentic and were dropped.",
+                "frames_refused",
+                count=count,
+            )
+        case Ended():
+            pass  # told when all is released

@@ -1,0 +1,31 @@
+"""``e2ecall policy``: who can reach this account."""
+
+from typing import Final, Literal
+
+from e2ecall.cli.options import DEFAULT, Options
+from e2ecall.cli.running import run
+from e2ecall.client import Client
+from relay.wire.messages import Policy
+
+_POLICIES: Final = {"everyone": Policy.EVERYONE, "contacts": Policy.CONTACTS}
+_MEANINGS: Final = {
+    "everyone": "Everyone can call you and send you messages.",
+    "contacts": "Only people you called, answered or wrote to can reach you.",
+}
+
+
+def policy(who: Literal["everyone", "contacts"], /, *, options: Options = DEFAULT) -> None:
+    """Choose who can call you and send you messages.
+
+    Parameters
+    ----------
+    who
+        everyone, as it is for a new account; or contacts: people you called, answered or wrote to.
+    """
+    access, output = options.access(), options.output()
+
+    async def choose(me: Client) -> None:
+        await me.set_policy(_POLICIES[who])
+        output.tell(_MEANINGS[who], "policy", policy=who)
+
+    run(access.open, choose)

@@ -1,0 +1,32 @@
+"""The client: what a program embeds. Re-exports only."""
+
+from e2ecall.client.call import Call, IncomingCall
+from e2ecall.client.client import Client
+from e2ecall.client.contacts import Contact
+from e2ecall.client.events import (
+    CallEvent,
+    Connected,
+    Ended,
+    FirstVideo,
+    FramesRefused,
+    MediaState,
+    Ringing,
+    Sas,
+)
+from e2ecall.client.inbox import TextMessage
+
+__all__ = [
+    "Call",
+    "CallEvent",
+    "Client",
+    "Connected",
+    "Contact",
+    "Ended",
+    "FirstVideo",
+    "FramesRefused",
+    "IncomingCall",
+    "MediaState",
+    "Ringing",
+    "Sas",
+    "TextMessage",
+]

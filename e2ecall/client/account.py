@@ -1,0 +1,261 @@
+"""The account at its own relay (spec/identity.md, spec/prekeys.md): register, log in, keep fresh.
+
+Keeps the device list, the sender certificate, the prekeys and the delivery tokens at the relay as
+they have to be. Sessions with peers are `e2ecall.client.sessions`.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
+
+import anyio
+
+from e2ecall.client.stored import Stored
+from e2ecall.errors import LocalProtocolError, RelayError, UsernameTakenError
+from e2ecall.io.connection import RelayConnection
+from e2ecall.io.store import Change, RecordKind, Store
+from e2ecall.protocol import prekeys
+from e2ecall.protocol.encoding import decode_stored, encode_stored
+from e2ecall.protocol.identity import sign_login, sign_register
+from e2ecall.protocol.local import LocalDevice
+from e2ecall.protocol.prekeys import PreKeyState
+from e2ecall.protocol.prekeystore import prekeys_from_bytes, prekeys_to_bytes
+from relay.wire.errors import WireError
+from relay.wire.messages import (
+    Certificate,
+    Done,
+    FetchCertificate,
+    Hello,
+    Login,
+    PrekeyCounts,
+    PrekeyStatus,
+    PublishPrekeys,
+    Register,
+    Reply,
+    Request,
+    UpdateDeviceList,
+)
+from relay.wire.names import Address
+from relay.wire.records import PreKey
+
+CERTIFICATE_RENEWAL: Final = 12 * 3600
+"""Seconds of life left below which a sender certificate is replaced; it has 24 hours."""
+
+_PENDING: Final = b"pending"
+_UNPUBLISHED: Final = b"unpublished"
+
+R = TypeVar("R", bound=Reply)
+
+
+class Ask(Protocol):
+    """A request to the own relay: of one connection, or of a line."""
+
+    def __call__(self, body: Request, kind: type[R], /) -> Awaitable[R]:
+        """Return the reply of type ``kind``, or raise the refusal."""
+        ...
+
+
+class Account:
+    """The local device and its prekeys, as stored, and what its relay has to know of them."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self.lock = anyio.Lock()
+        """Held by whoever changes what depends on the record before: the device, the prekeys,
+        sessions and contacts. Nobody waits for a relay while holding it."""
+        self._devices = Stored(store, RecordKind.ACCOUNT, LocalDevice.from_bytes)
+        self._prekeys = Stored(store, RecordKind.PREKEYS, prekeys_from_bytes)
+        self._pending = False
+        self._certificate_expires = 0.0
+        # Read once, so that a store of another format is refused when it is opened.
+        self._devices.get()
+        self._prekeys.get()
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the relay has confirmed the account."""
+        return self._devices.get() is not None
+
+    @property
+    def local(self) -> LocalDevice:
+        """The device.
+
+        Raises:
+            LocalProtocolError: there is no account yet.
+        """
+        local = self._devices.get()
+        if local is None and self._pending:
+            local = self._devices.get(_PENDING)
+        if local is None:
+            raise LocalProtocolError(
+                "this store has no account yet", hint="register a username first"
+            )
+        return local
+
+    @property
+    def prekeys(self) -> PreKeyState:
+        """The private prekeys; raises as `local` does."""
+        state = self._prekeys.get()
+        if state is None:
+            raise LocalProtocolError("this store has no account yet")
+        return state
+
+    async def begin_registration(self, username: str, relay: str) -> None:
+        """Make the keys of a new account and store them, before any relay hears of them.
+
+        An attempt whose answer was lost is taken up again with the same keys.
+
+        Raises:
+            LocalProtocolError: there is an account already, or it is not a username.
+        """
+        if self.is_registered:
+            raise LocalProtocolError(f"this store belongs to {self.local.address} already")
+        try:
+            address = Address.parse(f"{username}@{relay}")
+        except WireError as error:
+            raise LocalProtocolError(f"{username!r} is not a username: {error}") from error
+        local = self._devices.get(_PENDING)
+        if local is None or local.address != address:
+            local = LocalDevice.generate(address, now=self._clock())
+            await self._store.write([Change(RecordKind.ACCOUNT, _PENDING, local.to_bytes())])
+        self._pending = True
+
+    async def abandon_registration(self) -> None:
+        """Forget an account that the relay refused."""
+        if self._pending:
+            await self._store.write([Change(RecordKind.ACCOUNT, _PENDING, None)])
+            self._pending = False
+
+    async def prepare(self, connection: RelayConnection) -> None:
+        """Register or log in on a fresh connection and bring the relay up to date.
+
+        Raises:
+            RelayError: refused; UsernameTakenError when the name is somebody else's.
+            ConnectionFailedError: the connection broke.
+        """
+        if self._pending:
+            await self._register(connection)
+        else:
+            await self._log_in(connection)
+        await self.maintain(connection.request)
+
+    async def maintain(self, ask: Ask) -> None:
+        """Renew device list, certificate and prekeys where due; raises as `prepare`.
+
+        It may run twice at a time: each step reads, changes and stores under the lock.
+        """
+        async with self.lock:
+            if self.local.needs_renewal(self._clock()):
+                await self._save(self.local.renewed(self._clock()))
+        # Told again each time: a renewal whose publication was lost is stored here already.
+        await ask(UpdateDeviceList(self.local.device_list), Done)
+        if self._certificate_expires - self._clock() < CERTIFICATE_RENEWAL:
+            reply = await ask(FetchCertificate(), Certificate)
+            async with self.lock:
+                await self._save(self.local.with_certificate(reply.certificate))
+            self._certificate_expires = self._clock() + 2 * CERTIFICATE_RENEWAL
+        await self._publish(ask)
+        before = self.prekeys.next_key_id
+        counts = await ask(PrekeyStatus(), PrekeyCounts)
+        async with self.lock:
+            # PREKEYS-11: nothing is drawn on top of what the relay did not take yet, or does not
+            # count yet because it was drawn meanwhile.
+            if not self._unpublished() and self.prekeys.next_key_id == before:
+                await self._refresh_prekeys(counts)
+        await self._publish(ask)
+
+    async def save_prekeys(self, state: PreKeyState, *with_it: Change) -> None:
+        """Store the private prekeys, together with other changes or not at all.
+
+        The lock is held by the caller, since it read the state.
+        """
+        changes = list(with_it)
+        if state is not self._prekeys.get():
+            changes.append(Change(RecordKind.PREKEYS, b"", prekeys_to_bytes(state)))
+        if changes:
+            await self._store.write(changes)
+
+    async def _refresh_prekeys(self, counts: PrekeyCounts) -> None:
+        before = self.prekeys
+        state, fresh = prekeys.maintain(before, self.local, counts, now=self._clock())
+        if fresh:
+            await self.save_prekeys(state, self._to_publish(fresh))
+        elif state != before:
+            await self.save_prekeys(state)
+
+    async def _register(self, connection: RelayConnection) -> None:
+        local, hello = self.local, connection.hello
+        signature = sign_register(
+            local.identity,
+            relay=local.address.relay,
+            challenge=hello.challenge,
+            device_list=local.device_list,
+        )
+        request = Register(local.address.username, local.device_list, signature)
+        try:
+            await connection.request(request, Done)
+        except UsernameTakenError as taken:
+            # It may be ours: an earlier attempt whose answer never arrived.
+            try:
+                await self._log_in(connection)
+            except RelayError:
+                raise taken from None
+        async with self.lock:
+            state, fresh = prekeys.generate(local, now=self._clock())
+            await self.save_prekeys(
+                state,
+                self._to_publish(fresh),
+                Change(RecordKind.ACCOUNT, b"", local.to_bytes()),
+                Change(RecordKind.ACCOUNT, _PENDING, None),
+            )
+            self._pending = False
+        await self._publish(connection.request)
+
+    def _to_publish(self, fresh: tuple[PreKey, ...]) -> Change:
+        """Keep what is to be published until the relay has confirmed it."""
+        batches = [encode_stored(batch) for batch in prekeys.batches(fresh)]
+        return Change(RecordKind.PREKEYS, _UNPUBLISHED, encode_stored(batches))
+
+    def _unpublished(self) -> tuple[bytes, ...]:
+        waiting = self._store.get(RecordKind.PREKEYS, _UNPUBLISHED)
+        return decode_stored(waiting, tuple[bytes, ...]) if waiting else ()
+
+    async def _publish(self, ask: Ask) -> None:
+        """Publish what waits; what expired while it waited would be refused with all the rest."""
+        for stored in self._unpublished():
+            batch = decode_stored(stored, tuple[PreKey, ...])
+            fresh = tuple(prekey for prekey in batch if prekey.expires > self._clock())
+            if fresh:
+                await ask(PublishPrekeys(fresh), Done)
+            async with self.lock:
+                left = [other for other in self._unpublished() if other != stored]
+                record = encode_stored(left) if left else None
+                await self._store.write([Change(RecordKind.PREKEYS, _UNPUBLISHED, record)])
+
+    async def _log_in(self, connection: RelayConnection) -> None:
+        local, hello = self.local, connection.hello
+        signature = sign_login(
+            local.keys,
+            relay=local.address.relay,
+            challenge=hello.challenge,
+            username=local.address.username,
+        )
+        request = Login(local.address.username, local.keys.device_id, signature)
+        await connection.request(request, Done)
+
+    async def _save(self, local: LocalDevice) -> None:
+        await self._store.write([Change(RecordKind.ACCOUNT, b"", local.to_bytes())])
+
+
+def check_relay_name(hello: Hello, name: str) -> None:
+    """Refuse a relay that goes by another name than the one that was dialled.
+
+    Raises:
+        RelayError: addresses made there would lead elsewhere.
+    """
+    if hello.relay != name:
+        raise RelayError(
+            f"the relay calls itself {hello.relay!r}, but was dialled as {name!r}",
+            hint="use its own name, or ask its operator",
+        )

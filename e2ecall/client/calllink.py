@@ -1,0 +1,186 @@
+"""A call's way to the callee's relay (spec/call.md, "Where messages go"): one box, no name.
+
+Both ends hold an anonymous connection there, so that relay sees neither who calls nor, from this
+connection, who is called. Every message goes through the pairwise session.
+"""
+
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from anyio import TASK_STATUS_IGNORED, CancelScope
+from anyio.abc import TaskStatus
+
+from e2ecall.client.sessions import Sealed, Sessions
+from e2ecall.crypto.random import generate_bytes, generate_secret
+from e2ecall.errors import E2ECallError, MediaError, RemoteProtocolError
+from e2ecall.io.connection import RelayConnection
+from e2ecall.io.endpoint import RelayEndpoint
+from e2ecall.io.line import Line
+from e2ecall.protocol.messages import (
+    Answer,
+    CallMessage,
+    Offer,
+    PayloadKind,
+    decode_call_message,
+    encode_call_message,
+)
+from relay.wire.limits import MESSAGE_ID_BYTES
+from relay.wire.messages import (
+    AccountRecipient,
+    BoxOpened,
+    BoxRecipient,
+    Bundle,
+    Deliver,
+    Done,
+    FetchBundle,
+    Hello,
+    OpenBox,
+    Send,
+)
+from relay.wire.names import Address
+from relay.wire.records import PreKeyBundle
+
+GIVE_UP_AFTER: Final = 10.0
+"""Seconds without the relay after which the call's signalling counts as lost."""
+
+_log = logging.getLogger(__name__)
+
+
+class AnonymousLine:
+    """A connection to a relay that shows no name, with a reply box of its own."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        endpoint: RelayEndpoint,
+        tls: ssl.SSLContext | None,
+        *,
+        on_demand: bool = True,
+    ) -> None:
+        """``on_demand`` is for what opens no box: see `Line`."""
+        self._sessions = sessions
+        self._box_key = generate_secret(32)
+        self._box: bytes | None = None
+        self._scope = CancelScope()
+        self._line = Line(
+            endpoint,
+            tls,
+            prepare=self._prepare,
+            handle=self._handle,
+            give_up_after=GIVE_UP_AFTER,
+            on_demand=on_demand,
+        )
+
+    async def run(self, *, task_status: TaskStatus[Hello] = TASK_STATUS_IGNORED) -> None:
+        """Keep the connection up until `close`; see `Line.run`."""
+        with self._scope:
+            await self._line.run(task_status=task_status)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._scope.cancel()
+
+    async def fetch_bundle(self, address: Address, token: bytes | None) -> PreKeyBundle:
+        """Ask for the prekeys of somebody's device.
+
+        Raises:
+            NotReachableError: no such user, or not for us.
+        """
+        reply = await self._line.request(FetchBundle(address.username, None, token), Bundle)
+        return reply.bundle
+
+    async def deliver(self, sealed: Sealed, box: bytes | None) -> None:
+        """Have an envelope stored: in a reply box, or for the account it is sealed for."""
+        recipient = (
+            AccountRecipient(sealed.address.username, sealed.device_id)
+            if box is None
+            else BoxRecipient(box)
+        )
+        message_id = generate_bytes(MESSAGE_ID_BYTES)
+        token = sealed.token if box is None else None
+        await self._line.request(Send(recipient, message_id, sealed.envelope, token), Done)
+
+    async def _prepare(self, connection: RelayConnection) -> None:
+        await self._sessions.trust_relay(connection.endpoint, connection.hello)
+
+    async def _handle(self, delivery: Deliver) -> None:
+        """Nothing is expected where no box was opened."""
+
+
+class CallLink(AnonymousLine):
+    """The anonymous line of one call with ``peer``."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        endpoint: RelayEndpoint,
+        tls: ssl.SSLContext | None,
+        peer: Address,
+    ) -> None:
+        super().__init__(sessions, endpoint, tls, on_demand=False)
+        self._peer = peer
+        self._on_message: Callable[[CallMessage], None] | None = None
+
+    @property
+    def box(self) -> bytes:
+        """This end's reply box; known once `run` has started."""
+        assert self._box is not None
+        return self._box
+
+    @property
+    def turn_uri(self) -> str:
+        """Where the relay says its media service is; a peer has no say in this.
+
+        Raises:
+            MediaError: this relay carries no media.
+        """
+        hello = self._line.hello
+        if hello is None or not hello.turn:
+            raise MediaError("this relay offers no media service")
+        return hello.turn[0]
+
+    async def wait_lost(self) -> None:
+        """Wait until the relay counts as lost."""
+        await self._line.closed.wait()
+
+    def on_message(self, handler: Callable[[CallMessage], None]) -> None:
+        """Say who takes the peer's messages; before anybody can know the box."""
+        self._on_message = handler
+
+    async def send(self, message: CallMessage, box: bytes | None) -> None:
+        """Seal a message in the session with the peer, store the session, and send it.
+
+        Raises:
+            ConnectionFailedError: the relay is lost.
+            RelayError: refused.
+        """
+        sealed = await self._sessions.seal(
+            self._peer,
+            PayloadKind.CALL,
+            encode_call_message(message),
+            fetch=self.fetch_bundle,
+            # Whom we call, and whose call we take, may reach us again.
+            give_token=isinstance(message, Offer | Answer),
+        )
+        await self.deliver(sealed, box)
+
+    async def _prepare(self, connection: RelayConnection) -> None:
+        await super()._prepare(connection)
+        reply = await connection.request(OpenBox(self._box_key.expose()), BoxOpened)
+        self._box = reply.box
+
+    async def _handle(self, delivery: Deliver) -> None:
+        if delivery.box is None or delivery.box != self._box or self._on_message is None:
+            return
+        try:
+            opened = await self._sessions.open(delivery.envelope)
+            if opened.peer != self._peer or opened.archived:
+                return
+            if opened.payload.kind is PayloadKind.CALL:
+                self._on_message(decode_call_message(opened.payload.body))
+        except RemoteProtocolError as error:
+            _log.info("a call message was refused: %s", error.reason)
+        except E2ECallError:
+            _log.info("a call message could not be read", exc_info=True)

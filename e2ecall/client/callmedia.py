@@ -1,0 +1,122 @@
+"""The media of one call (spec/media.md): from the protocol's keys to a transport that carries them.
+
+Joins `e2ecall.protocol` and `e2ecall.media`; it decides neither when media may begin nor what a
+failure means for the call.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from e2ecall.protocol.call_events import StartMedia
+from e2ecall.protocol.call_table import Role
+from e2ecall.protocol.messages import Candidate, MediaDescription, Stream
+from e2ecall.protocol.sframe import SFrameReceiver, SFrameSender
+from relay.wire.messages import TurnCredential
+
+if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectReceiveStream
+
+    from e2ecall.media.engine import MediaEngine, MediaIdentity, MediaPeer
+    from e2ecall.media.events import MediaEvent, MediaStats
+    from e2ecall.media.sinks import Sink
+    from e2ecall.media.sources import AudioSource, Source, VideoSource
+
+STREAMS = (Stream.MICROPHONE, Stream.CAMERA)
+"""Every call describes both, so that a camera can come later without a new transport."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaChoice:
+    """What this end of a call sends, and where what it receives goes; None: nothing."""
+
+    audio: "AudioSource | None" = None
+    video: "VideoSource | None" = None
+    output: "Sink | None" = None
+
+
+class CallMedia:
+    """One transport, its sources and its sink. Used for one call."""
+
+    def __init__(self, peer: "MediaPeer", identity: "MediaIdentity") -> None:
+        self._peer = peer
+        self._identity = identity
+        self._sources: dict[Stream, Source] = {}
+        self._sink: Sink | None = None
+        self._prepared = False
+
+    @classmethod
+    async def create(cls, engine: "MediaEngine") -> Self:
+        """Draw a fresh transport identity; nothing is sent."""
+        from e2ecall.media.engine import MediaIdentity
+
+        identity = MediaIdentity.generate(STREAMS)
+        return cls(await engine.create_peer(local=identity), identity)
+
+    @property
+    def description(self) -> MediaDescription:
+        """What the peer has to know of this transport."""
+        return self._identity.description
+
+    @property
+    def events(self) -> "MemoryObjectReceiveStream[MediaEvent]":
+        """What the transport reports."""
+        return self._peer.events
+
+    @property
+    def sends_video(self) -> bool:
+        """Whether there is a camera to send."""
+        return Stream.CAMERA in self._sources
+
+    @property
+    def sends_audio(self) -> bool:
+        """Whether there is a microphone to send; without one, silence is sent."""
+        return Stream.MICROPHONE in self._sources
+
+    def use(self, choice: MediaChoice) -> None:
+        """Say what is sent, and where what is received goes."""
+        if choice.audio is not None:
+            self._sources[Stream.MICROPHONE] = choice.audio
+        if choice.video is not None:
+            self._sources[Stream.CAMERA] = choice.video
+        self._sink = choice.output
+
+    async def gather(self, uri: str, credential: TurnCredential) -> tuple[Candidate, ...]:
+        """Allocate at the relay; raises MediaError."""
+        return await self._peer.gather(uri, credential.username, credential.password)
+
+    async def prepare(self) -> None:
+        """Open sources and encoders; nothing is sent."""
+        if not self._prepared:
+            self._prepared = True
+            await self._peer.prepare(self._sources)
+
+    async def start(self, role: Role, start: StartMedia, candidates: tuple[Candidate, ...]) -> None:
+        """Connect, send and receive under the call's keys."""
+        senders = {}
+        receiver = SFrameReceiver()
+        for stream in STREAMS:
+            own = start.keys.sending(stream)
+            senders[stream] = SFrameSender(own.base_key, own.kid)
+            peers = start.keys.receiving(stream)
+            receiver.add_key(peers.kid, peers.base_key)
+        sinks = {} if self._sink is None else dict.fromkeys(STREAMS, self._sink)
+        await self._peer.start(
+            controlling=role is Role.CALLER,
+            remote=start.remote,
+            remote_candidates=candidates,
+            sender_keys=senders,
+            receiver=receiver,
+            sinks=sinks,
+        )
+
+    async def mute(self, muted: bool) -> None:
+        """Replace the microphone by silence of the same size and rate, or not."""
+        await self._peer.set_muted(Stream.MICROPHONE, muted)
+
+    def stats(self) -> "MediaStats":
+        """Return the counters so far."""
+        return self._peer.stats()
+
+    async def close(self) -> None:
+        """End the transport; idempotent."""
+        await self._peer.close()

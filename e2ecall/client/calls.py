@@ -1,0 +1,379 @@
+"""The calls of one account (spec/call.md): placing, taking, glare; one live call at a time.
+
+Brings protocol, link and media of a call together; `e2ecall.client.call` then lives its life. What
+an Offer or a Cancel changes is decided at once when it comes in, and only then waited for anything.
+"""
+
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from e2ecall.client.call import Call, IncomingCall
+from e2ecall.client.calllink import CallLink
+from e2ecall.client.callmedia import CallMedia, MediaChoice
+from e2ecall.client.home import Home
+from e2ecall.client.services import Services
+from e2ecall.client.sessions import Opened
+from e2ecall.errors import E2ECallError, LocalProtocolError, MediaError, RemoteProtocolError
+from e2ecall.io.store import Change, RecordKind
+from e2ecall.protocol import call as protocol
+from e2ecall.protocol.call_events import EndReason
+from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets
+from e2ecall.protocol.callkeys import Party
+from e2ecall.protocol.exchange_guard import ExchangeGuard
+from e2ecall.protocol.messages import CallMessage, Offer
+from relay.wire.messages import MediaTicket, Ticket
+from relay.wire.names import Address
+
+if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectReceiveStream
+
+    from e2ecall.media.engine import MediaEngine
+    from e2ecall.media.sinks import Sink
+    from e2ecall.media.sources import AudioSource, VideoSource
+
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds for a live call to say goodbye when the client is closed."""
+
+_MAX_WAITING: Final = 8
+"""Ringing calls that nobody takes up; they end by themselves, one after the other."""
+
+_MAX_BUSY: Final = 4
+"""Offers that are answered Busy at the same time, each over a connection; others get no answer."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Placing:
+    """A call that is being placed: from `Calls.place` until its Offer is stored."""
+
+    address: Address
+    choice: MediaChoice
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """Ends the placing where the peer's own call goes on instead."""
+    call: Call | None = None
+
+
+class Calls:
+    """Holds the one live call of an account, whichever side began it."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._call: Call | None = None
+        self._placing: _Placing | None = None
+        self._running: set[Call] = set()
+        self._answering_busy = 0
+        self._closed = False
+        self._engine: MediaEngine | None = None
+        self._engine_lock = anyio.Lock()
+        self._stack = AsyncExitStack()
+        self._send_incoming, self._incoming = anyio.create_memory_object_stream[IncomingCall](
+            _MAX_WAITING
+        )
+
+    @property
+    def incoming(self) -> "MemoryObjectReceiveStream[IncomingCall]":
+        """Calls that ring; it ends when no more can come."""
+        return self._incoming
+
+    def end_incoming(self) -> None:
+        """No more calls can come in."""
+        self._send_incoming.close()
+
+    async def place(
+        self,
+        address: Address,
+        audio: "AudioSource | None",
+        video: "VideoSource | None",
+        output: "Sink | None",
+    ) -> Call:
+        """Call somebody; see `Client.call`."""
+        if self._placing is not None or self._live is not None:
+            raise LocalProtocolError("there is a call already", hint="hang up first")
+        placing = self._placing = _Placing(address, MediaChoice(audio, video, output))
+        try:
+            with placing.scope:
+                await self._offer(placing)
+            assert placing.call is not None
+            await placing.call.under_way.wait()
+        except BaseException:
+            if placing.call is not None:
+                placing.call.leave()
+            raise
+        finally:
+            self._placing = None
+        return placing.call
+
+    def take(self, opened: Opened, message: CallMessage, home: Home) -> None:
+        """Take a call message that came to the account; never waits, never raises."""
+        if opened.archived:
+            return  # CALL: an archived session never calls
+        try:
+            if not isinstance(message, Offer):
+                self._take_other(opened, message)
+            elif opened.proven:  # a stranger's claim to a name does not ring
+                self._take_offer(opened, message, home)
+        except RemoteProtocolError as error:
+            _log.info("an offer was refused: %s", error.reason)
+        except Exception:  # noqa: BLE001 - one message must not end the account's line
+            _log.exception("a call message could not be taken")
+
+    async def close(self) -> None:
+        """Hang up, then release; in bounded time, also when cancelled."""
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            if self._call is not None:
+                self._call.leave()
+            calls = tuple(self._running)
+            with anyio.move_on_after(CLOSE_TIMEOUT):
+                for call in calls:
+                    await call.closed.wait()
+            for call in calls:
+                call.abandon()
+            for call in calls:
+                await call.closed.wait()
+            await self._stack.aclose()
+        self._send_incoming.close()
+        self._incoming.close()
+
+    @property
+    def _live(self) -> Call | None:
+        if self._call is not None and self._call.ended is None:
+            self._call.on_time()
+        return None if self._call is None or self._call.ended is not None else self._call
+
+    # --- placing ------------------------------------------------------------------------------
+
+    async def _offer(self, placing: _Placing) -> None:
+        """Send the Offer of the call, unless the peer's own call takes its place meanwhile."""
+        at = self._services.endpoint_of(placing.address)
+        link = await self._services.open_link(placing.address, at=at)
+        media = None
+        try:
+            await self._services.sessions.ensure(placing.address, fetch=link.fetch_bundle)
+            media = await self._create_media()
+            machine = self._place(placing, link, media)
+            call = placing.call = self._adopt(machine, placing.choice)
+            call.attach(link, media)
+            for message in machine.messages_to_send():
+                await link.send(message, None)
+        except BaseException as error:
+            if placing.call is not None and placing.call.by_itself:
+                # CALL-09: the same call goes on with the peer's Offer; ours does not matter.
+                if media is None or placing.call.owns(media):
+                    link.close()
+                else:
+                    await _release(link, media)
+                if isinstance(error, E2ECallError):
+                    return
+            elif placing.call is not None:
+                await self._drop(placing.call)
+            else:
+                await _release(link, media)
+            raise
+        self._start(call)
+
+    def _place(self, placing: _Placing, link: CallLink, media: CallMedia) -> protocol.Call:
+        local, remote = self._services.sessions.parties(placing.address)
+        return protocol.Call.place(
+            local,
+            remote,
+            media=media.description,
+            wants_video=placing.choice.video is not None,
+            reply_box=link.box,
+            secrets=CallerSecrets.generate(),
+            now=self._services.clock(),
+        )
+
+    # --- taking -------------------------------------------------------------------------------
+
+    def _take_other(self, opened: Opened, message: CallMessage) -> None:
+        """Take what came to the account and not to the call's box: a Cancel before our Ringing."""
+        call = self._live
+        if call is not None and call.peer == str(opened.peer):
+            call.receive(message)
+
+    def _take_offer(self, opened: Opened, offer: Offer, home: Home) -> None:
+        machine = protocol.Call.incoming(
+            opened.local,
+            opened.remote,
+            offer,
+            sent_at=opened.payload.sent_at_ms / 1000,
+            now=self._services.clock(),
+        )
+        live, placing = self._live, self._placing
+        glare = None if live is None else live.glare(offer, opened.remote)
+        if glare is protocol.Glare.OURS:
+            return
+        if live is not None and glare is protocol.Glare.THEIRS:
+            live.carry_on(machine)
+            call = live
+        elif live is None and placing is None:
+            call = self._adopt(machine, MediaChoice())
+        elif live is None and placing is not None and placing.address == opened.peer:
+            # CALL-09: no Offer of ours is out, so theirs has nothing to lose against.
+            call = placing.call = self._adopt(machine, placing.choice, by_itself=True)
+        else:
+            self._refuse_busy(opened.peer, machine)
+            return
+        if placing is not None:
+            placing.scope.cancel()
+        self._services.tasks.start_soon(self._answer_offer, call, opened, offer, home)
+
+    async def _answer_offer(self, call: Call, opened: Opened, offer: Offer, home: Home) -> None:
+        try:
+            await self._ring(call, opened, offer, home)
+            if call.rang:
+                await self._await_alert(call, opened, offer)
+        except RemoteProtocolError as error:
+            _log.info("an offer was refused: %s", error.reason)
+            call.fail(EndReason.CONNECTION_LOST)
+        except E2ECallError as error:
+            _log.warning("a call could not be taken: %s", error)
+            call.fail(EndReason.CONNECTION_LOST)
+        except Exception:  # noqa: BLE001 - one call must not end the client
+            _log.exception("a call could not be taken")
+            call.fail(EndReason.CONNECTION_LOST)
+        finally:
+            if call not in self._running and not call.rang:
+                await self._drop(call)
+
+    async def _ring(self, call: Call, opened: Opened, offer: Offer, home: Home) -> None:
+        """Prepare and send the Ringing; a call that ends on the way sends none.
+
+        Raises:
+            RemoteProtocolError: this Offer must not be answered.
+            E2ECallError: something that a call needs could not be had.
+        """
+        peer, counted = opened.peer, False
+        secrets = CalleeSecrets.generate(offer)
+        self._guard(peer).start(offer.call_id, self._services.clock())  # before it costs anything
+        call.attach(await self._services.open_link(peer, at=self._services.endpoint))
+        with call.preparing:
+            ticket = await home.line.request(MediaTicket(), Ticket)
+            if not call.has_media:
+                call.provide(await self._create_media())
+            # CALL-08: stored before the Ringing leaves, and not earlier: an Offer that is taken
+            # back before it was answered is no guess.
+            guard = self._guard(peer).start(offer.call_id, self._services.clock())
+            counted = True
+            await self._save_guard(peer, guard)
+            call.ring(ticket, secrets)
+            self._start(call)
+        if counted and not call.rang:
+            await self._finish_exchange(peer, offer)
+        if call.by_itself and call not in self._running:
+            await call.say_goodbye()  # hung up already, by who had placed it
+
+    async def _await_alert(self, call: Call, opened: Opened, offer: Offer) -> None:
+        await call.alerting.wait()
+        if call.ended is None:
+            await self._finish_exchange(opened.peer, offer)
+            if not call.by_itself:
+                self._announce(call, opened, offer)
+
+    def _announce(self, call: Call, opened: Opened, offer: Offer) -> None:
+        ringing = IncomingCall(
+            call,
+            verified=self._services.sessions.contacts.is_verified(
+                opened.peer, opened.remote.identity_key
+            ),
+            wants_video=offer.wants_video,
+        )
+        try:
+            self._send_incoming.send_nowait(ringing)
+        except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
+            call.leave()  # nobody takes calls here
+
+    def _refuse_busy(self, peer: Address, machine: protocol.Call) -> None:
+        if self._answering_busy < _MAX_BUSY:
+            self._answering_busy += 1
+            self._services.tasks.start_soon(self._send_busy, peer, machine)
+
+    async def _send_busy(self, peer: Address, machine: protocol.Call) -> None:
+        try:
+            link = await self._services.open_link(peer, at=self._services.endpoint)
+            try:
+                machine.busy(self._services.clock())
+                for message in machine.messages_to_send():
+                    await link.send(message, machine.peer_box)
+            finally:
+                link.close()
+        except E2ECallError as error:
+            _log.warning("a call could not be answered as busy: %s", error)
+        finally:
+            self._answering_busy -= 1
+
+    # --- common -------------------------------------------------------------------------------
+
+    def _adopt(
+        self, machine: protocol.Call, choice: MediaChoice, *, by_itself: bool = False
+    ) -> Call:
+        self._call = Call(
+            machine,
+            choice,
+            by_itself=by_itself,
+            confirm=self._confirm,
+            clock=self._services.clock,
+        )
+        return self._call
+
+    def _start(self, call: Call) -> None:
+        """Let the call live; once, where glare would do so twice."""
+        if call not in self._running:
+            self._running.add(call)
+            self._services.tasks.start_soon(self._run, call)
+
+    async def _run(self, call: Call) -> None:
+        try:
+            await call.run()
+        finally:
+            self._forget(call)
+
+    async def _drop(self, call: Call) -> None:
+        """Release a call that never lived."""
+        with anyio.CancelScope(shield=True):
+            await call.discard()
+        self._forget(call)
+
+    def _forget(self, call: Call) -> None:
+        self._running.discard(call)
+        if self._call is call:
+            self._call = None
+
+    async def _create_media(self) -> CallMedia:
+        async with self._engine_lock:
+            if self._closed:
+                raise MediaError("the client is closed")
+            if self._engine is None:
+                from e2ecall.media.engine import MediaEngine  # aiortc takes half a second
+
+                self._engine = await self._stack.enter_async_context(MediaEngine())
+        return await CallMedia.create(self._engine)
+
+    async def _confirm(self, remote: Party) -> None:
+        peer = Address.parse(remote.address)
+        await self._services.sessions.confirm(peer, remote.identity_key)
+
+    def _guard(self, peer: Address) -> ExchangeGuard:
+        stored = self._services.store.get(RecordKind.GUARD, str(peer).encode())
+        return ExchangeGuard.from_bytes(stored) if stored else ExchangeGuard()
+
+    async def _finish_exchange(self, peer: Address, offer: Offer) -> None:
+        await self._save_guard(peer, self._guard(peer).finish(offer.call_id))
+
+    async def _save_guard(self, peer: Address, guard: ExchangeGuard) -> None:
+        change = Change(RecordKind.GUARD, str(peer).encode(), guard.to_bytes())
+        await self._services.store.write([change])
+
+
+async def _release(link: CallLink, media: CallMedia | None) -> None:
+    with anyio.CancelScope(shield=True):
+        if media is not None:
+            await media.close()
+            media.events.close()
+        link.close()

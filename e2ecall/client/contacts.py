@@ -1,0 +1,100 @@
+"""Contacts (spec/identity.md, "Contacts"): whom this account talked to, and what was verified.
+
+A contact is one address. It holds no keys of sessions: those are `e2ecall.client.sessions`.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from e2ecall.client.stored import Stored
+from e2ecall.crypto.random import generate_secret
+from e2ecall.io.store import Change, RecordKind, Store
+from e2ecall.protocol.encoding import decode_stored, encode_stored
+from relay.wire.limits import MAX_BUNDLE_FIELDS, TOKEN_BYTES
+from relay.wire.messages import Token
+from relay.wire.names import Address
+from relay.wire.records import AddressText, Key32, UnixSeconds
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Somebody this account knows; ``verified`` after a spoken code was compared and confirmed.
+
+    ``identity_changed``: the relay of this person vouched for another identity than the known one.
+    Nothing was sent to that one; only a confirmed code takes the mark away (IDENTITY-07).
+    """
+
+    address: str
+    verified: bool
+    identity_changed: bool = False
+
+
+class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is kept of a contact, beside its sessions; layout in spec/store.md, "Records".
+
+    ``token`` lets us reach them, ``given_token`` is what they show to reach us; ``told_key_id``
+    is the newest of our sealing keys that they know. ``used`` is about when something was last
+    sent or received, in Unix seconds.
+    """
+
+    format: Annotated[int, Meta(ge=1, le=1)]
+    address: AddressText
+    verified_identity: Key32 | None = None
+    token: Token | None = None
+    given_token: Token | None = None
+    told_key_id: Annotated[int, Meta(ge=0)] = 0
+    used: UnixSeconds = 0
+    identity_changed: bool = False
+
+    def __repr__(self) -> str:
+        """Show the address alone: tokens are secrets."""
+        return f"ContactRecord({self.address!r})"
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether the user never wrote to, called or verified this person."""
+        return self.given_token is None and self.verified_identity is None
+
+    def change(self) -> Change:
+        """Return the change that stores this record."""
+        return Change(RecordKind.CONTACT, self.address.encode(), encode_stored(self))
+
+
+class Contacts:
+    """The contacts in a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._records = Stored(store, RecordKind.CONTACT, _decode)
+
+    def get(self, address: Address) -> ContactRecord:
+        """Return what is known of an address; of a new one, nothing."""
+        return self._records.get(str(address).encode()) or ContactRecord(1, str(address))
+
+    def all(self) -> tuple[ContactRecord, ...]:
+        """Return all contacts in the order of their addresses."""
+        return tuple(self._records.all().values())
+
+    def token_hashes(self) -> tuple[bytes, ...]:
+        """Return what the relay needs to recognise the tokens that contacts were given.
+
+        WIRE-21: the relay keeps 128; who was heard of least lately has to be a stranger again.
+        """
+        latest = sorted(self.all(), key=lambda record: record.used, reverse=True)
+        tokens = [record.given_token for record in latest if record.given_token is not None]
+        return tuple(sha256(token).digest() for token in tokens[:MAX_BUNDLE_FIELDS])
+
+    def is_verified(self, address: Address, identity_key: bytes) -> bool:
+        """Tell whether exactly this identity was verified for this address."""
+        return self.get(address).verified_identity == identity_key
+
+
+def _decode(record: bytes) -> ContactRecord:
+    return decode_stored(record, ContactRecord)
+
+
+def generate_token() -> bytes:
+    """Draw a delivery token: whoever shows it may reach this account."""
+    return generate_secret(TOKEN_BYTES).expose()

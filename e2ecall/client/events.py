@@ -1,0 +1,61 @@
+"""What a program is told about a call (design of the API: README, "Embedding").
+
+Values only; where they come from is `e2ecall.client.call`.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from e2ecall.protocol.call_events import EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class Ringing:
+    """The other phone is there and rings, or is about to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sas:
+    """The code to compare by voice: four emoji with their names, or the same as eight digits."""
+
+    emoji: tuple[tuple[str, str], ...]
+    digits: str
+
+    def __str__(self) -> str:
+        return "  ".join(f"{symbol} {name}" for symbol, name in self.emoji)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Media flows: what is heard and seen from here on was decrypted and authenticated."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstVideo:
+    """The first picture of the peer was decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaState:
+    """What the peer says of its microphone and camera."""
+
+    muted: bool
+    camera: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FramesRefused:
+    """Frames that were not authentic came in and were dropped; ``count`` so far in this call."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The call is over; always the last event."""
+
+    reason: EndReason
+    by_peer: bool
+
+
+CallEvent: TypeAlias = Ringing | Sas | Connected | FirstVideo | MediaState | FramesRefused | Ended

@@ -1,0 +1,129 @@
+"""The account's own line (spec/wire.md): logged in at its relay, kept up, its mail taken.
+
+Opens envelopes and sorts them into texts and calls. What a call message does is
+`e2ecall.client.calls`.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+from e2ecall.client.inbox import Inbox
+from e2ecall.client.services import Services
+from e2ecall.client.sessions import Opened
+from e2ecall.errors import E2ECallError, LocalProtocolError, RemoteProtocolError, StoreError
+from e2ecall.io.connection import RelayConnection
+from e2ecall.io.line import Line
+from e2ecall.protocol.messages import CallMessage, PayloadKind, decode_call_message
+from relay.wire.messages import Deliver, Done, PutTokens
+
+MAINTENANCE_INTERVAL: Final = 3600.0
+"""Seconds between looks at prekeys, certificate and device list."""
+
+_log = logging.getLogger(__name__)
+
+
+class Home:
+    """The line to the own relay. `on_call` and `on_end` are called in its task."""
+
+    def __init__(
+        self,
+        services: Services,
+        inbox: Inbox,
+        *,
+        on_call: Callable[[Opened, CallMessage], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._services = services
+        self._inbox = inbox
+        self._on_call = on_call
+        self._on_end = on_end
+        self._line: Line | None = None
+
+    @property
+    def line(self) -> Line:
+        """The line of the account.
+
+        Raises:
+            LocalProtocolError: there is no account yet.
+        """
+        if self._line is None:
+            raise LocalProtocolError(
+                "this store has no account yet", hint="register a username first"
+            )
+        return self._line
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the line was up once."""
+        return self._line is not None
+
+    async def start(self) -> None:
+        """Register or log in, and keep the line up from then on.
+
+        Raises:
+            RelayError: refused.
+            ConnectionFailedError: the relay cannot be reached.
+        """
+        own, endpoint = self._services.account.local.address, self._services.endpoint
+        if own.relay != endpoint.name:
+            raise LocalProtocolError(
+                f"{own} is not an account of {endpoint.name}",
+                hint="open this store with the relay that it was registered at",
+            )
+        line = Line(endpoint, self._services.tls, prepare=self._prepare, handle=self._handle)
+        await self._services.tasks.start(line.run)
+        self._line = line
+        self._services.tasks.start_soon(self._maintain, line)
+        self._services.tasks.start_soon(self._watch, line)
+
+    async def publish_tokens(self) -> None:
+        """Tell the relay which delivery tokens contacts were given."""
+        hashes = self._services.sessions.contacts.token_hashes()
+        await self.line.request(PutTokens(hashes), Done)
+
+    async def _prepare(self, connection: RelayConnection) -> None:
+        await self._services.sessions.trust_relay(connection.endpoint, connection.hello)
+        await self._services.account.prepare(connection)
+
+    async def _handle(self, delivery: Deliver) -> None:
+        """Take an envelope of the account's mailbox; nothing undecryptable is ever answered."""
+        try:
+            opened = await self._services.sessions.open(delivery.envelope)
+            if opened.payload.kind is PayloadKind.TEXT:
+                self._inbox.notify()
+                return
+            message = decode_call_message(opened.payload.body)
+        except StoreError:
+            raise  # it must not be acknowledged: the relay still has it
+        except RemoteProtocolError as error:
+            _log.info("an envelope was refused: %s", error.reason)
+        except E2ECallError as error:
+            # Without its text, which may name somebody.
+            _log.warning("an envelope was refused: %s", type(error).__name__)
+        else:
+            self._on_call(opened, message)
+
+    async def _watch(self, line: Line) -> None:
+        """Tell who waits for calls and texts when the line is closed for good."""
+        await line.closed.wait()
+        self._inbox.notify()
+        self._on_end()
+
+    async def _maintain(self, line: Line) -> None:
+        sessions, account = self._services.sessions, self._services.account
+        while not line.closed.is_set():
+            changed = sessions.tokens_changed
+            try:
+                await self.publish_tokens()
+                with anyio.move_on_after(MAINTENANCE_INTERVAL) as scope:
+                    await changed.wait()
+                if scope.cancelled_caught:
+                    await sessions.forget_expired()
+                    await account.maintain(line.request)
+            except E2ECallError as error:
+                _log.warning("the account could not be brought up to date: %s", error)
+                with anyio.move_on_after(MAINTENANCE_INTERVAL):
+                    await line.closed.wait()

@@ -1,0 +1,357 @@
+"""Messages to and from peers (spec/ratchet.md, spec/sealing.md): seal, open, and store before use.
+
+The account's lock serialises everything that touches a session, so two tasks never fork a ratchet;
+nobody waits for a relay while holding it. What is kept of whom is `e2ecall.client.peers`; where
+envelopes go and what payloads mean is decided elsewhere.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from dataclasses import replace as replace_peer
+from typing import Final
+
+import anyio
+from msgspec.structs import replace
+
+from e2ecall.client.account import Account, check_relay_name
+from e2ecall.client.contacts import ContactRecord, Contacts, generate_token
+from e2ecall.client.inbox import Standing, arrival
+from e2ecall.client.peers import Peers
+from e2ecall.errors import (
+    IdentityChangedError,
+    LocalProtocolError,
+    Reason,
+    RelayError,
+    RemoteProtocolError,
+)
+from e2ecall.io.endpoint import RelayEndpoint
+from e2ecall.io.store import Change, RecordKind, Store
+from e2ecall.protocol import session as protocol
+from e2ecall.protocol.bundle import verify_bundle
+from e2ecall.protocol.callkeys import Party
+from e2ecall.protocol.handshake import is_proven
+from e2ecall.protocol.messages import (
+    Payload,
+    PayloadKind,
+    decode_payload,
+    encode_payload,
+)
+from e2ecall.protocol.peer import (
+    RENEWAL_INTERVAL,
+    PeerState,
+    is_unanswered,
+    with_sealing_key,
+)
+from relay.wire.messages import Hello
+from relay.wire.names import Address
+from relay.wire.records import PreKeyBundle
+
+Fetch = Callable[[Address, bytes | None], Awaitable[PreKeyBundle]]
+
+_USED_STEP: Final = 86_400
+"""Seconds by which the time of last use of a contact may be behind: it orders, it dates nothing."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An envelope for one device, and the token that its relay may ask for."""
+
+    address: Address
+    device_id: int
+    envelope: bytes = field(repr=False)
+    token: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A payload from a peer, decrypted and stored.
+
+    ``local`` and ``remote`` are the two ends as the session that carried it knows them.
+    ``proven``: a relay that the user chose vouched for the name.
+    """
+
+    peer: Address
+    local: Party
+    remote: Party
+    payload: Payload = field(repr=False)
+    proven: bool
+    archived: bool
+
+
+class Sessions:
+    """The sessions with all peers, as stored."""
+
+    def __init__(
+        self, store: Store, account: Account, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._account = account
+        self._clock = clock
+        self._lock = account.lock
+        self._fetching: dict[Address, anyio.Lock] = {}
+        self._undecryptable: set[Address] = set()
+        self.contacts = Contacts(store)
+        self._peers = Peers(store, self.contacts)
+        self.tokens_changed = anyio.Event()
+        """Set when a new delivery token was given out, which the own relay has to learn."""
+
+    def identity_key(self, address: Address) -> bytes | None:
+        """Return the pinned identity key of a peer, or None before first contact."""
+        peer = self._peers.get(address)
+        return None if peer is None else peer.identity_key
+
+    def parties(self, address: Address) -> tuple[Party, Party]:
+        """Return (this end, the peer) as the active session knows them.
+
+        Raises:
+            LocalProtocolError: there is no session with this peer.
+        """
+        peer = self._peers.get(address)
+        if peer is None:
+            raise LocalProtocolError(f"there is no session with {address}")
+        return self._parties(peer, peer.active.session_id)
+
+    async def confirm(self, address: Address, identity_key: bytes) -> None:
+        """Store that the user compared codes with whoever holds this identity key."""
+        async with self._lock:
+            record = self.contacts.get(address)
+            confirmed = replace(record, verified_identity=identity_key, identity_changed=False)
+            await self._store.write([confirmed.change()])
+
+    async def trust_relay(self, endpoint: RelayEndpoint, hello: Hello) -> None:
+        """Pin the key of a relay at first sight, since the user chose it; refuse another later.
+
+        Raises:
+            RelayError: the relay shows another key or another name than before.
+        """
+        check_relay_name(hello, endpoint.name)
+        key = endpoint.name.encode()
+        async with self._lock:
+            known = self._store.get(RecordKind.RELAY, key)
+            if known is None:
+                await self._store.write([Change(RecordKind.RELAY, key, hello.relay_key)])
+        if known not in (None, hello.relay_key):
+            raise RelayError(
+                f"{endpoint.name} shows another key than before",
+                hint="ask its operator whether it was set up anew",
+            )
+
+    async def ensure(self, address: Address, *, fetch: Fetch) -> None:
+        """Begin a session with ``address`` unless there is one that can be used.
+
+        Raises:
+            IdentityChangedError: the relay serves another identity than the pinned one.
+            RemoteProtocolError: the relay serves a bundle that is not valid.
+        """
+        if not self._needs_bundle(address):
+            return
+        # One fetch at a time for each peer: every bundle costs it one-time prekeys.
+        async with self._fetching.setdefault(address, anyio.Lock()):
+            if not self._needs_bundle(address):
+                return
+            bundle = await fetch(address, self.contacts.get(address).token)
+            async with self._lock:
+                if self._needs_bundle(address):  # else its own message came in meanwhile
+                    await self._use_bundle(address, bundle)
+
+    async def seal(
+        self, address: Address, kind: PayloadKind, body: bytes, *, fetch: Fetch, give_token: bool
+    ) -> Sealed:
+        """Encrypt for ``address`` and store the session; beginning one where there is none.
+
+        With ``give_token`` the peer gets a token to reach us by, if it has none yet. Raises as
+        `ensure`.
+        """
+        await self.ensure(address, fetch=fetch)
+        async with self._lock:
+            return await self._seal(address, kind, body, give_token=give_token)
+
+    async def open(self, envelope: bytes) -> Opened:
+        """Decrypt an envelope and store what follows from it; texts are stored too.
+
+        Raises:
+            RemoteProtocolError: refused; nothing has changed.
+            IdentityChangedError: a known name with another identity; no session has changed.
+        """
+        async with self._lock:
+            received, payload = await self._receive(envelope)
+            if payload.kind is PayloadKind.CALL and not received.proven:
+                # P12: such a call would not ring, so it leaves no trace either.
+                raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)
+            peer, now = received.peer, self._clock()
+            if payload.sealing_key is not None:
+                peer = with_sealing_key(peer, payload.sealing_key, now=now)
+            contact = self.contacts.get(peer.address)
+            changes = self._peers.changes(peer)
+            if peer.proven and (updated := self._updated(contact, payload)) != contact:
+                changes.append(updated.change())
+            if payload.kind is PayloadKind.TEXT:
+                waiting = self._store.all(RecordKind.INBOX)
+                standing = Standing.STRANGER if contact.is_stranger else Standing.CONTACT
+                changes.append(
+                    arrival(
+                        waiting,
+                        peer.address,
+                        payload,
+                        proven=received.proven,
+                        standing=standing if received.proven else Standing.UNPROVEN,
+                    )
+                )
+            await self._account.save_prekeys(received.prekeys, *changes)
+            if peer.proven:
+                self._undecryptable.discard(peer.address)
+            ours, theirs = self._parties(peer, received.session_id)
+            return Opened(peer.address, ours, theirs, payload, received.proven, received.archived)
+
+    async def forget_expired(self) -> None:
+        """Drop sessions, skipped keys and strangers whose time is over."""
+        async with self._lock:
+            changes = self._peers.expired(self._clock())
+            if changes:
+                await self._store.write(changes)
+
+    # --- receiving ----------------------------------------------------------------------------
+
+    async def _receive(self, envelope: bytes) -> tuple[protocol.Received, Payload]:
+        local, prekeys, now = self._account.local, self._account.prekeys, self._clock()
+        unsealed = protocol.unseal(local, prekeys, envelope)
+        known = self._find(unsealed)
+        try:
+            received = protocol.receive(
+                local, prekeys, known, unsealed, relay_keys=self._relay_keys(), now=now
+            )
+        except IdentityChangedError:
+            await self._report_change(unsealed)
+            raise
+        except RemoteProtocolError as error:
+            broken = unsealed.claim is None and error.reason is Reason.NOT_AUTHENTIC
+            if broken and known is not None and known.proven:
+                self._undecryptable.add(known.address)
+            raise
+        return received, decode_payload(received.plaintext)
+
+    def _find(self, unsealed: protocol.Unsealed) -> PeerState | None:
+        claim, identity_key = unsealed.claim, unsealed.claimed_identity
+        if claim is None or identity_key is None:
+            peer = self._peers.with_session(unsealed.session_id)
+            if peer is None:
+                raise RemoteProtocolError(Reason.UNKNOWN_SESSION)
+            return peer
+        peer = self._peers.get(claim.address) or self._peers.request(claim.address, identity_key)
+        if peer is not None and peer.device_id != claim.device_id:
+            raise RemoteProtocolError(Reason.UNKNOWN_KEY)  # one device an account
+        return peer
+
+    async def _report_change(self, unsealed: protocol.Unsealed) -> None:
+        """IDENTITY-07: mark the contact if its relay vouches for the other identity."""
+        claim, identity_key = unsealed.claim, unsealed.claimed_identity
+        initial = unsealed.frame.initial
+        if claim is None or identity_key is None or initial is None:
+            return
+        if is_proven(initial, claim.address, identity_key, self._relay_keys(), self._clock()):
+            await self._mark_change(claim.address)
+        else:
+            _log.info("somebody claims a contact's name, and no relay vouches for it")
+
+    async def _mark_change(self, address: Address) -> None:
+        _log.warning("a relay vouches for another identity of a contact than the known one")
+        contact = self.contacts.get(address)
+        if not contact.identity_changed:
+            await self._store.write([replace(contact, identity_changed=True).change()])
+
+    def _updated(self, contact: ContactRecord, payload: Payload) -> ContactRecord:
+        if payload.token is not None:
+            contact = replace(contact, token=payload.token)
+        now = int(self._clock())
+        if contact.token is not None and now >= contact.used + _USED_STEP:
+            contact = replace(contact, used=now)
+        return contact
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def _needs_bundle(self, address: Address) -> bool:
+        peer = self._peers.get(address)
+        return (
+            peer is None or peer.sealing_key.expires <= self._clock() or self._needs_session(peer)
+        )
+
+    def _needs_session(self, peer: PeerState) -> bool:
+        """SESSION-02, SESSION-08: tell whether to begin anew, which is not more than hourly."""
+        now = self._clock()
+        broken = peer.address in self._undecryptable
+        return is_unanswered(peer.active, now=now) or (
+            broken and now >= peer.active.created + RENEWAL_INTERVAL
+        )
+
+    async def _use_bundle(self, address: Address, bundle: PreKeyBundle) -> None:
+        """Begin a session, or take over a newer sealing key, from what a relay served."""
+        peer, now = self._peers.get(address), self._clock()
+        contact = self.contacts.get(address)
+        try:
+            if peer is None or self._needs_session(peer) or peer.device_id != bundle.device_id:
+                known = peer or self._peers.request_of(address, bundle.device_list)
+                peer = protocol.initiate(
+                    self._account.local, bundle, address=address, known=known, now=now
+                )
+                # The initial message carries our sealing key; it need not be told again.
+                key_id = self._account.prekeys.sealing_key.key_id
+                contact = replace(contact, told_key_id=key_id)
+            else:
+                # IDENTITY-07 counts here, too: the key is taken from a whole, verified bundle.
+                verified = verify_bundle(bundle, address=address, now=now, known=peer.device_list)
+                peer = replace_peer(
+                    peer, device_list=verified.device_list, sealing_key=verified.sealing_key
+                )
+        except IdentityChangedError:
+            await self._mark_change(address)
+            raise
+        await self._store.write([*self._peers.changes(peer), contact.change()])
+        self._undecryptable.discard(address)
+
+    async def _seal(
+        self, address: Address, kind: PayloadKind, body: bytes, *, give_token: bool
+    ) -> Sealed:
+        prekeys, contact, now = self._account.prekeys, self.contacts.get(address), self._clock()
+        peer = self._peers.get(address)
+        if peer is None:
+            raise LocalProtocolError(f"there is no session with {address}")
+        news, token = None, None
+        if contact.told_key_id != prekeys.sealing_key.key_id:
+            news = prekeys.sealing_key
+            contact = replace(contact, told_key_id=news.key_id)
+        if give_token and contact.given_token is None:
+            token = generate_token()
+            contact = replace(contact, given_token=token)
+        peer, envelope = protocol.seal(
+            self._account.local,
+            prekeys,
+            peer,
+            encode_payload(Payload(kind, int(now * 1000), news, token, body)),
+            call=kind is PayloadKind.CALL,
+            now=now,
+        )
+        contact = replace(contact, used=int(now))
+        await self._store.write([*self._peers.changes(peer), contact.change()])
+        if token is not None:
+            self.tokens_changed.set()
+            self.tokens_changed = anyio.Event()
+        return Sealed(address, peer.device_id, envelope, contact.token)
+
+    # --- common -------------------------------------------------------------------------------
+
+    def _relay_keys(self) -> dict[str, bytes]:
+        records = self._store.all(RecordKind.RELAY)
+        return {name.decode(): relay_key for name, relay_key in records.items()}
+
+    def _parties(self, peer: PeerState, session_id: bytes) -> tuple[Party, Party]:
+        session = peer.session(session_id)
+        assert session is not None
+        local = self._account.local
+        binding = session.ratchet.handshake_hash
+        ours = Party(str(local.address), local.keys.device_id, local.identity.public, binding)
+        theirs = Party(str(peer.address), peer.device_id, peer.identity_key, binding)
+        return ours, theirs

@@ -1,0 +1,111 @@
+"""What a media peer reports, and what it counts (spec/media.md, "Events and failures").
+
+Values only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum, unique
+from typing import TypeAlias
+
+from e2ecall.protocol.messages import Stream
+
+
+@unique
+class FailureReason(StrEnum):
+    """Why media ended against the wish of both sides."""
+
+    NOT_CONNECTED = "not_connected"
+    """No path was found through the relay, or the DTLS handshake did not finish, in time."""
+    WRONG_FINGERPRINT = "wrong_fingerprint"
+    """Who answered has not the certificate that the call agreed on: somebody is in between."""
+    SILENT = "silent"
+    """Nothing authentic came from the peer for too long."""
+    UNDECRYPTABLE = "undecryptable"
+    """The peer's frames come but none can be decrypted."""
+    TRANSPORT_LOST = "transport_lost"
+    """The relay's allocation or the local transport is gone."""
+    INTERNAL = "internal"
+    """An unexpected error of the engine; its text is in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaConnected:
+    """ICE and DTLS are done, the peer's certificate is the agreed one; sending has begun."""
+
+    at: float
+    """Seconds of `time.monotonic`, as everywhere here."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFrame:
+    """The first frame of a stream was decrypted and decoded."""
+
+    stream: Stream
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRefused:
+    """Frames of a stream were not decrypted and not decoded; at most one event a second."""
+
+    stream: Stream
+    count: int
+    """All refused frames of this stream so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFailed:
+    """Media is over; nothing is sent or rendered any more. The last event."""
+
+    reason: FailureReason
+
+
+@dataclass(frozen=True, slots=True)
+class PeerClosed:
+    """The peer ended media in an authenticated way (DTLS close_notify). The last event."""
+
+
+MediaEvent: TypeAlias = MediaConnected | FirstFrame | FrameRefused | MediaFailed | PeerClosed
+
+
+@dataclass(frozen=True, slots=True)
+class SentStats:
+    """What was sent of one stream: encoded frames and their encrypted bytes."""
+
+    frames: int = 0
+    bytes: int = 0
+    key_frames: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedStats:
+    """What came of one stream.
+
+    ``frames`` were decrypted and given to the decoder, ``decoded`` came out of it, ``refused``
+    were not authentic, ``lost`` never became whole, ``dropped`` were not taken in time.
+    """
+
+    frames: int = 0
+    bytes: int = 0
+    decoded: int = 0
+    refused: int = 0
+    lost: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStats:
+    """Counters since the peer was made; datagrams are those of the relayed path."""
+
+    datagrams_sent: int = 0
+    datagrams_received: int = 0
+    datagrams_ignored: int = 0
+    """Not of an expected SSRC, or malformed although authentic."""
+    sent: Mapping[Stream, SentStats] = field(default_factory=dict)
+    received: Mapping[Stream, ReceivedStats] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> int:
+        """Frames of all streams that were not authentic."""
+        return sum(stats.refused for stats in self.received.values())

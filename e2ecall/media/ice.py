@@ -1,0 +1,270 @@
+"""ICE through one TURN allocation and nothing else (spec/media.md, "Path").
+
+It changes aioice where a call needs it: no other candidate can come about, gathering fails with
+its reason and leaks nothing, checks that crossed each other are repeated at once, and what a
+stranger can make it keep is bounded. It is used by aiortc's own ICE transport.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import re
+from collections.abc import Collection, Mapping
+from socket import SO_RCVBUF, SOL_SOCKET
+from typing import Any, Final
+
+from aioice import Candidate as ICECandidate
+from aioice import Connection, TransportPolicy, stun
+from aioice.candidate import candidate_priority
+from aioice.ice import CandidatePair, StunProtocol
+from aioice.turn import TurnClientUdpProtocol, TurnTransport
+from aiortc import RTCIceGatherer
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
+
+from e2ecall.errors import MediaError
+from e2ecall.protocol.messages import Candidate, CandidateType
+
+GATHER_TIMEOUT: Final = 5.0
+"""Seconds until the relay must have answered the Allocate request."""
+
+RELEASE_TIMEOUT: Final = 1.0
+"""Seconds that the relay may take to confirm the end of an allocation."""
+
+MAX_QUEUED: Final = 2_048
+"""Datagrams kept while the event loop is behind: 20 s of sound, a second of video."""
+
+ALLOCATION_LIFETIME: Final = 600
+"""Seconds asked for; refreshed after five sixths of what the relay grants (RFC 8656)."""
+
+CHANNEL_LIFETIME: Final = 500
+"""Seconds until a channel binding is refreshed; it would end after 600."""
+
+_RECEIVE_BUFFER: Final = 262_144
+_TURN_URI: Final = re.compile(
+    r"turn:(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})(?:\?transport=udp)?",
+    re.ASCII,
+)
+_LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
+_RTP: Final = range(128, 192)
+_RTCP: Final = range(192, 209)
+"""Second byte of what aiortc takes for RTCP; whatever it takes for RTP is judged as RTP."""
+_DTLS: Final = range(20, 64)
+_UNAUTHORIZED: Final = 401
+_QUOTA_REACHED: Final = 486
+
+
+class _TURNClient(TurnClientUdpProtocol):
+    """aioice's client of the relay's TURN server, which a malformed message cannot make raise."""
+
+    def datagram_received(self, data: bytes | str, addr: tuple[str, int]) -> None:
+        # aioice raises what its parser happens to raise; asyncio would log each with a traceback.
+        with contextlib.suppress(Exception):
+            super().datagram_received(data, addr)
+
+
+class _AllocationProtocol(StunProtocol):
+    """The STUN layer over an allocation; remembers its checks and ends within a bounded time."""
+
+    def __init__(self, receiver: "RelayConnection") -> None:
+        super().__init__(receiver)
+        self._path = receiver
+        self._checks: dict[tuple[str, int], stun.Message] = {}
+
+    def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
+        try:
+            super().datagram_received(data, addr)
+        except Exception:  # noqa: BLE001 - MEDIA-15: what the peer sends must not raise anything
+            self._path.datagrams_ignored += 1
+
+    def send_stun(self, message: stun.Message, addr: tuple[str, int]) -> None:
+        if message.message_class == stun.Class.REQUEST:
+            self._checks[addr] = message
+        super().send_stun(message, addr)
+
+    def repeat_check(self, addr: tuple[str, int]) -> None:
+        """Send the unanswered check to ``addr`` once more."""
+        check = self._checks.get(addr)
+        if check is not None and check.transaction_id in self.transactions:
+            super().send_stun(check, addr)
+
+    async def close(self) -> None:
+        allocation: Any = self.transport  # an aioice TurnTransport
+        for task in tuple(allocation._TurnTransport__send_tasks):  # noqa: SLF001 - see hooks
+            task.cancel()
+        # Left to itself aioice asks a dead relay for half a minute whether the allocation ended.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                await allocation._close()  # noqa: SLF001 - see hooks
+
+
+class RelayConnection(Connection):
+    """An ICE connection whose only local candidate is a relayed one."""
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(transport_policy=TransportPolicy.RELAY, **parameters)
+        self.expected: Mapping[int, Collection[int]] = {}
+        """SSRCs of the peer's description with their payload types; all else is ignored."""
+        self.datagrams_sent = 0
+        self.datagrams_received = 0
+        self.datagrams_ignored = 0
+
+    async def get_component_candidates(
+        self,
+        component: int,
+        addresses: list[str],  # noqa: ARG002 - of local interfaces, never used
+        timeout: int = 5,  # noqa: ARG002, ASYNC109 - aioice's signature; GATHER_TIMEOUT holds
+    ) -> list[ICECandidate]:
+        """Allocate at the relay; no local interface and no STUN server is ever looked at."""
+        async with asyncio.timeout(GATHER_TIMEOUT):
+            protocol = await self._allocate()
+        host, port = protocol.transport.get_extra_info("sockname")
+        protocol.local_candidate = ICECandidate(
+            foundation="relay",
+            component=component,
+            transport="udp",
+            priority=candidate_priority(component, "relay"),
+            host=host,
+            port=port,
+            type="relay",
+        )
+        self._protocols.append(protocol)
+        return [protocol.local_candidate]
+
+    async def _allocate(self) -> _AllocationProtocol:
+        server = self.turn_server
+        assert server is not None
+        socket, client = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _TURNClient(
+                server,
+                self.turn_username,
+                self.turn_password,
+                ALLOCATION_LIFETIME,
+                CHANNEL_LIFETIME,
+            ),
+            remote_addr=server,
+        )
+        try:
+            raw = socket.get_extra_info("socket")
+            raw.setsockopt(SOL_SOCKET, SO_RCVBUF, _RECEIVE_BUFFER)
+            protocol = _AllocationProtocol(self)
+            await TurnTransport(client)._connect(protocol)  # noqa: SLF001 - see hooks
+        except BaseException:
+            socket.close()
+            raise
+        return protocol
+
+    def check_incoming(
+        self, message: stun.Message, addr: tuple[str, int], protocol: StunProtocol
+    ) -> None:
+        """Take an authenticated check of the peer."""
+        super().check_incoming(message, addr, protocol)
+        # RFC 8445 section 7.3.1.4: a check that arrives for a pair whose own check is under way
+        # repeats that one. The relay drops a check that comes before the receiver's permission;
+        # this one shows that the permission is there now. aioice would wait for 500 ms.
+        if isinstance(protocol, _AllocationProtocol) and any(
+            pair.state == CandidatePair.State.IN_PROGRESS and pair.remote_addr == addr
+            for pair in self._check_list
+        ):
+            protocol.repeat_check(addr)
+
+    def data_received(self, data: bytes, component: int) -> None:
+        """Keep a datagram that may be DTLS or the peer's RTP, up to `MAX_QUEUED`."""
+        self.datagrams_received += 1
+        if self._queue.qsize() < MAX_QUEUED and self._expected(data):
+            super().data_received(data, component)
+        else:
+            self.datagrams_ignored += 1
+
+    async def sendto(self, data: bytes, component: int) -> None:
+        """Send a datagram to the selected address."""
+        self.datagrams_sent += 1
+        await super().sendto(data, component)
+
+    def _expected(self, data: bytes) -> bool:
+        if len(data) < 12:  # an RTP header; DTLS and RTCP records are longer
+            return False
+        if data[0] in _DTLS:
+            return True
+        if data[0] not in _RTP:
+            return False
+        if data[1] in _RTCP:
+            return int.from_bytes(data[4:8]) in self.expected
+        return data[1] & 0x7F in self.expected.get(int.from_bytes(data[8:12]), ())
+
+
+def relay_gatherer(
+    turn_uri: str, username: str, password: str, *, ice_ufrag: str, ice_pwd: str
+) -> tuple[RTCIceGatherer, RelayConnection]:
+    """Return a gatherer for aiortc's ICE transport, and its connection. Nothing is sent yet.
+
+    Raises:
+        MediaError: the URI is not ``turn:HOST:PORT[?transport=udp]``.
+    """
+    server = _turn_server(turn_uri)
+    # The list is never None: aiortc would then ask a public STUN server.
+    gatherer = RTCIceGatherer([], RTCIceTransportPolicy.RELAY, ice_ufrag, ice_pwd)
+    connection = RelayConnection(
+        ice_controlling=False,
+        turn_server=server,
+        turn_username=username,
+        turn_password=password,
+        local_username=ice_ufrag,
+        local_password=ice_pwd,
+    )
+    gatherer._connection = connection  # noqa: SLF001 - see hooks
+    return gatherer, connection
+
+
+async def allocate(connection: RelayConnection) -> tuple[Candidate, ...]:
+    """Make the allocation; return its candidate. Sends to the relay only.
+
+    Raises:
+        MediaError: the relay refused, did not answer, or gave no address.
+    """
+    try:
+        await connection.gather_candidates()
+    except stun.TransactionFailed as error:
+        raise MediaError(_refusal(error), hint="Hang up and call again.") from error
+    except Exception as error:
+        # The relay says what is parsed here and which host is asked for: aioice and the resolver
+        # raise ValueError, KeyError, OverflowError and more.
+        raise MediaError(
+            "the relay's media server does not answer",
+            hint="A firewall may block UDP to the relay.",
+        ) from error
+    candidates = connection.local_candidates
+    if not candidates or any(candidate.type != "relay" for candidate in candidates):
+        raise MediaError("the relay gave no address")
+    return tuple(
+        Candidate(type=CandidateType.RELAY, address=candidate.host, port=candidate.port)
+        for candidate in candidates
+    )
+
+
+def _turn_server(uri: str) -> tuple[str, int]:
+    """Return host and port of a TURN URI, where nothing is left for a resolver to stumble over."""
+    match = _TURN_URI.fullmatch(uri)
+    if match is None or not 0 < int(match[2]) < 1 << 16:
+        raise _not_supported()
+    host = match[1]
+    if host.startswith("["):
+        try:
+            return str(ipaddress.IPv6Address(host[1:-1])), int(match[2])
+        except ValueError as error:
+            raise _not_supported() from error
+    if not all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")):
+        raise _not_supported()
+    return host, int(match[2])
+
+
+def _not_supported() -> MediaError:
+    return MediaError("the relay names a TURN server in a form that is not supported")
+
+
+def _refusal(error: stun.TransactionFailed) -> str:
+    code, _ = error.response.attributes.get("ERROR-CODE", (0, ""))
+    if code == _UNAUTHORIZED:
+        return "the relay refused the media credential"
+    if code == _QUOTA_REACHED:
+        return "the relay has no room for another media path of this call"
+    return f"the relay refused a media path (code {code})"

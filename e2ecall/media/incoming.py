@@ -1,0 +1,242 @@
+"""One stream that is received: packets to frames, decrypted, decoded, to the sink.
+
+spec/media.md, "Receiving". It stands where aiortc has its jitter buffer, so that nothing reaches
+a decoder that was not decrypted and authenticated (MEDIA-06). The decoder itself is aiortc's.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiortc import RTCDtlsTransport, RTCRtpReceiver
+from aiortc.jitterbuffer import JitterFrame
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RtpPacket
+from av import AudioFrame, VideoFrame
+
+from e2ecall.errors import Reason, RemoteProtocolError
+from e2ecall.media import hooks
+from e2ecall.media.description import codecs, kind_of, receive_parameters
+from e2ecall.media.encoders.vp8 import check_picture
+from e2ecall.media.events import FirstFrame, FrameRefused, MediaEvent, ReceivedStats
+from e2ecall.media.jitter import AudioJitterBuffer, Fragment, JitterBuffer
+from e2ecall.media.sinks import Sink
+from e2ecall.media.video_jitter import VideoJitterBuffer
+from e2ecall.protocol.messages import Codec, StreamDescription
+from e2ecall.protocol.sframe import SFrameReceiver, clear_prefix_length
+from e2ecall.protocol.sframe_header import parse_header
+
+logger: Final = logging.getLogger(__name__)
+
+MAX_WAITING_FRAMES: Final = 30
+"""Decoded frames kept for a sink that is slow: a second of video."""
+
+MAX_WAITING_PIXELS: Final = MAX_WAITING_FRAMES * 1280 * 720
+"""The same bound in pixels: of the largest pictures, three are kept."""
+
+MAX_DECODER_BACKLOG: Final = 64
+"""Encoded frames kept for a decoder that is slow, or whose peer sends faster than real time."""
+
+MAX_BACKLOG_PIXELS: Final = MAX_DECODER_BACKLOG * 1280 * 720
+"""The same bound in pixels, as a small frame may claim a large picture: seven of the largest."""
+
+REFUSAL_INTERVAL: Final = 1.0
+"""Seconds between two `FrameRefused` events of a stream."""
+
+_FEEDBACK_PACE: Final = 0.02
+_STREAM_BITS: Final = 0x0F
+"""The part of an SFrame key id that names the stream."""
+
+
+class IncomingStream:
+    """Receives one stream of the peer. Lives on the media loop."""
+
+    def __init__(
+        self,
+        described: StreamDescription,
+        *,
+        decryptor: SFrameReceiver,
+        sink: Sink,
+        report: Callable[[MediaEvent], None],
+        verdict: Callable[[bool], None],
+    ) -> None:
+        """``verdict`` is told of each frame whether it was authentic."""
+        self._described = described
+        self._stream = described.stream
+        self._decryptor = decryptor
+        self._sink = sink
+        self._report = report
+        self._verdict = verdict
+        self._codec = codecs(described)[0]
+        video = kind_of(described.stream) == "video"
+        self._buffer: JitterBuffer = VideoJitterBuffer() if video else AudioJitterBuffer()
+        self._receiver: RTCRtpReceiver | None = None
+        self._feedback_due = asyncio.Event()
+        self._timestamp: int | None = None
+        self._ticks = 0
+        self._refusal_reported = float("-inf")
+        self._waiting = hooks.FrameQueue(MAX_WAITING_FRAMES, MAX_WAITING_PIXELS)
+        self._pixels = 0  # of the stream's pictures, as its last key frame says
+        self._stopped = False
+        self._frames = self._bytes = self._decoded = self._refused = self._dropped = 0
+
+    @property
+    def stats(self) -> ReceivedStats:
+        """What came so far."""
+        return ReceivedStats(
+            frames=self._frames,
+            bytes=self._bytes,
+            decoded=self._decoded,
+            refused=self._refused,
+            lost=self._buffer.lost,
+            dropped=self._dropped + self._waiting.dropped,
+        )
+
+    async def start(self, transport: RTCDtlsTransport, rtcp_ssrc: int) -> None:
+        """Register with the transport; packets are taken as soon as it is connected."""
+        receiver = hooks.new_receiver(
+            kind_of(self._stream), transport, rtcp_ssrc, decoded=self._waiting
+        )
+        hooks.replace_jitter_buffer(receiver, self)
+        await receiver.receive(receive_parameters(self._described))
+        self._receiver = receiver
+
+    def end(self) -> None:
+        """Take, decode and render nothing more."""
+        self._stopped = True
+
+    async def stop(self) -> None:
+        """End decoder and reports; what was not decoded yet is dropped."""
+        self._stopped = True
+        if self._receiver is not None:
+            await hooks.stop_receiver(self._receiver)
+
+    # --- in place of aiortc's jitter buffer -----------------------------------------------------
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        """Take a packet and pass on every frame that became whole. Raises nothing."""
+        now = time.monotonic()
+        self._buffer.add(_fragment(packet, self._described.codec), now)
+        while (frame := self._buffer.next_frame()) is not None:
+            self._take(frame.data, frame.timestamp, now)
+        if self._buffer.waiting:
+            self._feedback_due.set()
+        return False, None  # frames and requests go their own way: there may be several
+
+    def _take(self, data: bytes, timestamp: int, now: float) -> None:
+        assert self._receiver is not None
+        queue = hooks.decoder_queue(self._receiver)
+        try:
+            plain = self._decrypt(data)
+        except RemoteProtocolError as error:
+            self._refuse(error.reason, now)
+            return
+        self._verdict(True)
+        if self._stopped:
+            return
+        waiting = queue.qsize()
+        if waiting >= MAX_DECODER_BACKLOG or (waiting + 1) * self._pixels > MAX_BACKLOG_PIXELS:
+            self._dropped += 1
+            self._buffer.refused()
+            return
+        self._frames += 1
+        self._bytes += len(data)
+        queue.put((self._codec, JitterFrame(plain, self._unwrap(timestamp))))
+
+    def _decrypt(self, data: bytes) -> bytes:
+        prefix = clear_prefix_length(self._described.codec, data)
+        # The receiver knows the keys of all streams: a frame of one in another is a splice.
+        kid, _, _ = parse_header(data, prefix)
+        if kid & _STREAM_BITS != self._stream:
+            raise RemoteProtocolError(Reason.UNKNOWN_FRAME_KEY)
+        plain = self._decryptor.decrypt(data, prefix)
+        try:
+            if self._described.codec is Codec.VP8:
+                self._pixels = check_picture(plain) or self._pixels
+            elif not plain:  # to a decoder an empty packet means the end
+                raise ValueError("an empty frame")
+        except ValueError as error:
+            raise RemoteProtocolError(Reason.MALFORMED) from error
+        return plain
+
+    def _refuse(self, reason: Reason, now: float) -> None:
+        self._refused += 1
+        self._verdict(False)
+        self._buffer.refused()
+        if now - self._refusal_reported >= REFUSAL_INTERVAL:
+            self._refusal_reported = now
+            logger.warning("a frame of %s was refused: %s", self._stream.name, reason)
+            self._report(FrameRefused(self._stream, self._refused))
+
+    def _unwrap(self, timestamp: int) -> int:
+        """Return the timestamp counted from the first frame, always growing."""
+        if self._timestamp is not None:
+            step = timestamp - self._timestamp & 0xFFFF_FFFF
+            # Frames leave the buffer in order, so a step back is the peer's nonsense.
+            self._ticks += step if 0 < step < 1 << 31 else 1
+        self._timestamp = timestamp
+        return self._ticks
+
+    # --- tasks of the session ---------------------------------------------------------------------
+
+    async def send_feedback(self) -> None:
+        """Ask for missing packets and key frames for as long as something is missing."""
+        while True:
+            await self._feedback_due.wait()
+            self._feedback_due.clear()
+            while self._buffer.waiting:
+                await self._ask()
+                await asyncio.sleep(_FEEDBACK_PACE)
+
+    async def _ask(self) -> None:
+        feedback = self._buffer.feedback(time.monotonic())
+        receiver, ssrc = self._receiver, self._described.ssrc
+        assert receiver is not None
+        if feedback.nack:
+            await receiver._send_rtcp_nack(ssrc, list(feedback.nack))  # noqa: SLF001 - see hooks
+        if feedback.key_frame:
+            await receiver._send_rtcp_pli(ssrc)  # noqa: SLF001 - see hooks
+
+    async def deliver(self) -> None:
+        """Give decoded frames to the sink until the track ends."""
+        receiver = self._receiver
+        assert receiver is not None
+        while True:
+            try:
+                frame: Any = await receiver.track.recv()
+            except MediaStreamError:
+                return
+            if self._stopped:
+                return
+            assert isinstance(frame, AudioFrame | VideoFrame)
+            self._decoded += 1
+            if self._decoded == 1:
+                self._report(FirstFrame(self._stream, time.monotonic()))
+            await self._write(frame)
+
+    async def _write(self, frame: AudioFrame | VideoFrame) -> None:
+        try:
+            await self._sink.write(self._stream, frame, frame.pts or 0)
+        except Exception:
+            logger.exception("a sink failed; its stream is dropped from here on")
+            self._sink = _DROP
+
+
+def _fragment(packet: RtpPacket, codec: Codec) -> Fragment:
+    data: bytes = packet._data  # type: ignore[attr-defined]  # noqa: SLF001 - set by the receiver
+    # RFC 7741 section 4.2: S is set and the partition index is 0 on a frame's first packet.
+    starts = codec is Codec.OPUS or (bool(packet.payload) and packet.payload[0] & 0x17 == 0x10)
+    return Fragment(packet.sequence_number, packet.timestamp, bool(packet.marker), starts, data)
+
+
+class _Drop:
+    async def write(self, *_: object) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+_DROP: Final[Any] = _Drop()

@@ -1,0 +1,289 @@
+"""One stream that is sent: read, encode, encrypt, and hand to aiortc as a ready packet.
+
+spec/media.md, "Sending". Reading, encoding and encrypting happen in a thread of the stream; the
+frame is encrypted whole before it is cut into RTP packets (MEDIA-06). What leaves here is
+ciphertext, or nothing.
+"""
+
+import asyncio
+import logging
+import time
+from abc import abstractmethod
+from collections import deque
+from fractions import Fraction
+from typing import Any, Final
+
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    AnyRtcpPacket,
+    RtcpPsfbPacket,
+    unpack_remb_fci,
+)
+from av import Packet, VideoFrame
+
+from e2ecall.media.bitrate import BitrateControl
+from e2ecall.media.encoders.opus import OpusEncoder
+from e2ecall.media.encoders.vp8 import VP8Encoder
+from e2ecall.media.events import SentStats
+from e2ecall.media.pacer import Pacer
+from e2ecall.media.sources import (
+    MAX_FRAME_RATE,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    VIDEO_CLOCK,
+    AudioSource,
+    VideoSource,
+    black,
+    silence,
+)
+from e2ecall.media.video_jitter import is_key_frame
+from e2ecall.media.worker import Worker
+from e2ecall.protocol.messages import Codec
+from e2ecall.protocol.sframe import SFrameSender, clear_prefix_length
+
+logger: Final = logging.getLogger(__name__)
+
+KEY_FRAME_INTERVAL: Final = 0.5
+"""Seconds between key frames that the peer asks for: each is several times a usual frame."""
+
+_BLACK_SIZE: Final = (640, 360)
+_RATE_WINDOW: Final = 1.0
+
+
+class OutgoingStream(MediaStreamTrack):
+    """A track whose frames are encoded and encrypted already. Lives on the media loop."""
+
+    _codec: Codec
+
+    def __init__(self, *, clock: int, ticks_per_frame: int, name: str) -> None:
+        super().__init__()
+        self._pacer = Pacer(clock=clock, ticks_per_frame=ticks_per_frame)
+        self._time_base = Fraction(1, clock)
+        self._worker = Worker(f"e2ecall-{name}")
+        self._encryptor: SFrameSender | None = None
+        self._first: asyncio.Task[bytes | None] | None = None
+        self._frames = self._bytes = self._key_frames = 0
+        self._prepared = False
+        self.muted = False
+
+    @property
+    def stats(self) -> SentStats:
+        """What was sent so far."""
+        return SentStats(frames=self._frames, bytes=self._bytes, key_frames=self._key_frames)
+
+    async def prepare(self) -> None:
+        """Open the encoder and read the first frame, once, so that the start costs no time."""
+        if not self._prepared:
+            self._prepared = True
+            await self._worker.run(self._open)
+
+    def begin(self, encryptor: SFrameSender) -> None:
+        """Set the key and make the first frame while the transport still connects."""
+        self._encryptor = encryptor
+        self._first = asyncio.get_running_loop().create_task(self._worker.run(self._produce))
+
+    async def recv(self) -> "Packet[Any]":
+        """Return the next encrypted frame when it is due, for aiortc to packetise.
+
+        Raises:
+            MediaStreamError: the stream was stopped, or its encoder or key is at its end.
+        """
+        while self.readyState == "live":
+            wait, timestamp = self._pacer.next(time.monotonic())
+            if wait:
+                await asyncio.sleep(wait)
+            data = await self._next()
+            if data is not None:
+                self._count(data)
+                packet = Packet(data)
+                packet.pts, packet.time_base = timestamp, self._time_base
+                return packet
+        raise MediaStreamError
+
+    def feedback(self, packet: AnyRtcpPacket) -> None:
+        """Take the peer's RTCP. Raises nothing."""
+
+    async def close(self) -> None:
+        """Stop, close the source and end the thread."""
+        self.stop()
+        if self._first is not None:
+            self._first.cancel()
+            await asyncio.gather(self._first, return_exceptions=True)
+        try:
+            self._close_source()
+        except Exception:
+            logger.exception("a source failed to close")
+        await self._worker.close()
+
+    async def _next(self) -> bytes | None:
+        first, self._first = self._first, None
+        try:
+            return await (first if first is not None else self._worker.run(self._produce))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # Fail closed: what cannot be encoded or encrypted is not sent in another form.
+            logger.exception("a stream ends because it cannot be encoded or encrypted")
+            raise MediaStreamError from error
+
+    def _produce(self) -> bytes | None:
+        """Return the next frame, encrypted, or None if none is to be sent. In the thread."""
+        assert self._encryptor is not None
+        frame = self._encode()
+        if frame is None:
+            return None
+        return self._encryptor.encrypt(frame, clear_prefix_length(self._codec, frame))
+
+    def _count(self, data: bytes) -> None:
+        self._frames += 1
+        self._bytes += len(data)
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _encode(self) -> bytes | None: ...
+
+    @abstractmethod
+    def _close_source(self) -> None: ...
+
+
+class OutgoingAudio(OutgoingStream):
+    """Sound at a constant rate and size; muted, ended and failed sources become silence."""
+
+    kind = "audio"
+    _codec = Codec.OPUS
+
+    def __init__(self, source: AudioSource | None, name: str) -> None:
+        super().__init__(clock=SAMPLE_RATE, ticks_per_frame=SAMPLES_PER_FRAME, name=name)
+        self._given = source
+        self._source = source
+        self._encoder: OpusEncoder | None = None
+
+    def _open(self) -> None:
+        if self._encoder is None:
+            self._encoder = OpusEncoder()
+
+    def _encode(self) -> bytes:
+        self._open()
+        assert self._encoder is not None
+        if self._source is not None:
+            try:
+                frame = self._source.read()
+                if frame is not None and not self.muted:  # a muted source still moves on
+                    return self._encoder.encode(frame)
+            except Exception:
+                logger.exception("an audio source failed; silence is sent from here on")
+                frame = None
+            if frame is None:
+                self._source = None
+        return self._encoder.encode(silence())
+
+    def _close_source(self) -> None:
+        if self._given is not None:
+            self._given.close()
+
+
+class OutgoingVideo(OutgoingStream):
+    """A picture; muted, ended and failed sources become black, once a second."""
+
+    kind = "video"
+    _codec = Codec.VP8
+
+    def __init__(self, source: VideoSource, name: str) -> None:
+        self._frame_rate = min(max(int(source.frame_rate), 1), MAX_FRAME_RATE)
+        super().__init__(
+            clock=VIDEO_CLOCK, ticks_per_frame=VIDEO_CLOCK // self._frame_rate, name=name
+        )
+        self._given = source
+        self._source: VideoSource | None = source
+        self._control = BitrateControl()
+        self._encoder = VP8Encoder(self._frame_rate, self._control.bit_rate)
+        self._ahead: VideoFrame | None = None
+        self._size = _BLACK_SIZE
+        self._idle = 0
+        self._key_frame_wanted = True
+        self._key_frame_at = float("-inf")
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def feedback(self, packet: AnyRtcpPacket) -> None:
+        """Take a key frame request (RFC 4585, RFC 5104) or a bandwidth estimate (REMB)."""
+        if not isinstance(packet, RtcpPsfbPacket):
+            return
+        if packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
+            self._key_frame_wanted = True
+        elif packet.fmt == RTCP_PSFB_APP:
+            try:
+                allowed, _ = unpack_remb_fci(packet.fci)
+            except ValueError:
+                return
+            now = time.monotonic()
+            self._control.estimate(allowed, self._sent_rate(now), now)
+
+    def _open(self) -> None:
+        self._ahead = self._read()
+        if self._ahead is not None:
+            self._encoder.open(self._ahead.width & ~1, self._ahead.height & ~1)
+
+    def _encode(self) -> bytes | None:
+        frame = None if self.muted else self._read()
+        if frame is None:
+            frame = self._black_now_and_then()
+            if frame is None:
+                return None
+        else:
+            self._idle = 0
+            self._size = (frame.width & ~1, frame.height & ~1)
+        self._encoder.set_bit_rate(self._control.bit_rate)
+        try:
+            return self._encoder.encode(frame, key_frame=self._take_key_frame_request())
+        except Exception:
+            if self._source is None:
+                raise
+            logger.exception("a video source gave what cannot be encoded; it is dropped")
+            self._source = None
+            return None
+
+    def _read(self) -> VideoFrame | None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None or self._source is None:
+            return ahead
+        try:
+            frame = self._source.read()
+        except Exception:
+            logger.exception("a video source failed; a black picture is sent from here on")
+            frame = None
+        if frame is None:
+            self._source = None
+        return frame
+
+    def _black_now_and_then(self) -> VideoFrame | None:
+        due = self._idle % self._frame_rate == 0 or self._key_frame_wanted
+        self._idle += 1
+        return black(*self._size) if due else None
+
+    def _take_key_frame_request(self) -> bool:
+        now = time.monotonic()
+        if not self._key_frame_wanted or now - self._key_frame_at < KEY_FRAME_INTERVAL:
+            return False
+        self._key_frame_wanted = False
+        self._key_frame_at = now
+        return True
+
+    def _count(self, data: bytes) -> None:
+        super()._count(data)
+        self._key_frames += is_key_frame(data)
+        now = time.monotonic()
+        self._recent.append((now, len(data)))
+        while self._recent[0][0] < now - _RATE_WINDOW:
+            self._recent.popleft()
+
+    def _sent_rate(self, now: float) -> int:
+        total = sum(size for at, size in self._recent if at >= now - _RATE_WINDOW)
+        return int(total * 8 / _RATE_WINDOW)
+
+    def _close_source(self) -> None:
+        self._given.close()

@@ -1,0 +1,108 @@
+"""What a call tells its owner (spec/call.md, "Events"): typed, immutable, in order.
+
+Values only. The shell that owns the call acts on them: it sounds, shows, and starts media.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum, unique
+
+from e2ecall.errors import Reason
+from e2ecall.protocol.callkeys import MediaKeys
+from e2ecall.protocol.messages import Candidate, MediaDescription
+from e2ecall.protocol.sas import SAS
+from relay.wire.messages import TurnCredential
+
+
+@unique
+class EndReason(StrEnum):
+    """Why a call is over."""
+
+    HANGUP = "hangup"
+    DECLINED = "declined"
+    BUSY = "busy"
+    CANCELLED = "cancelled"
+    NO_ANSWER = "no_answer"
+    TIMEOUT = "timeout"
+    """Accepted, but no media flowed within `CONNECT_TIMEOUT`."""
+    NOT_AUTHENTIC = "not_authentic"
+    """The peer did not prove to hold the key of this call. To be shown to the user."""
+    PROTOCOL_ERROR = "protocol_error"
+    """The peer sent what ends a call, such as a candidate outside the relay."""
+    MEDIA_FAILED = "media_failed"
+    CONNECTION_LOST = "connection_lost"
+    PEER_FAILED = "peer_failed"
+    """The peer says that something failed at its end; it does not say what."""
+    SUPERSEDED = "superseded"
+    """Both called at once and the peer's call goes on instead (glare)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRinging:
+    """Caller: the callee's device is there. Its media transport may be allocated now, not used.
+
+    ``turn`` is the credential for this end's TURN allocation.
+    """
+
+    turn: TurnCredential
+
+
+@dataclass(frozen=True, slots=True)
+class SasReady:
+    """The spoken code of this call is known."""
+
+    code: SAS
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Callee: the exchange is complete, the phone may ring."""
+
+    wants_video: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartMedia:
+    """The call was accepted: ICE, DTLS and media may start now, and never before this event.
+
+    ``audio`` and ``video`` are what this end sends, ``peer_audio`` and ``peer_video`` what the
+    peer announced to send.
+    """
+
+    keys: MediaKeys
+    local: MediaDescription
+    remote: MediaDescription
+    remote_candidates: tuple[Candidate, ...]
+    audio: bool
+    video: bool
+    peer_audio: bool
+    peer_video: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCandidates:
+    """More checked candidates of the peer; only ever after `StartMedia`."""
+
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMediaState:
+    """The peer muted or unmuted, turned its camera on or off. For display only."""
+
+    muted: bool
+    camera: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Always the last event, exactly once.
+
+    ``detail`` names precisely what the peer did wrong, for logs and tests only.
+    """
+
+    reason: EndReason
+    by_peer: bool
+    detail: Reason | None = None
+
+
+CallEvent = PeerRinging | SasReady | Alert | StartMedia | RemoteCandidates | PeerMediaState | Ended

@@ -1,0 +1,5 @@
+"""``python -m relay.cli``."""
+
+from relay.cli.main import main
+
+main()

@@ -1,0 +1,73 @@
+"""``e2ecall-relay init``: a configuration to begin with (relay/README.md)."""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from relay.errors import OperatorError
+
+CONFIGURATION = Path("relay.toml")
+SECRET = Path("turn.secret")
+
+TEMPLATE = """\
+# A relay for end-to-end encrypted calls. `e2ecall-relay check --config relay.toml` checks it;
+# a key that is not known is an error. Paths are relative to this file. Each key can also be set
+# in the environment, as in RELAY__SIGNALLING__LISTEN.
+
+[relay]
+# What clients dial, and what stands behind the @ in addresses: a host, or host:port. It can never
+# change: accounts are bound to it.
+name = "localhost:8080"
+data_dir = "data"
+# "open": everybody may register. "closed": nobody new.
+registration = "open"
+
+[signalling]
+listen = "127.0.0.1:8080"
+# Needed to listen elsewhere than on this machine without [tls]: a proxy in front speaks TLS.
+behind_proxy = false
+# Web pages that may connect from a browser, as in "https://calls.example". Other programs may.
+origins = []
+
+[tls]
+# PEM files. Empty: no TLS.
+certificate = ""
+key = ""
+
+[turn]
+# UDP. Clients are told the relay's host with this port, unless `urls` says otherwise.
+listen = "0.0.0.0:3478"
+urls = []
+secret_file = "turn.secret"
+ticket_seconds = 43200
+
+[limits]
+# Per source address: an IPv4 address, or a /64 of IPv6.
+connections_per_address = 200
+registrations_per_address_and_hour = 20
+fetches_per_address_and_minute = 60
+sends_per_address_and_minute = 1200
+"""
+
+
+def init() -> None:
+    """Write relay.toml and turn.secret to the current folder; existing files are left alone."""
+    for path in (CONFIGURATION, SECRET):
+        if path.exists():
+            raise OperatorError(f"{path} exists already", hint="move it away, or use it as it is")
+    try:
+        _write(SECRET, secrets.token_urlsafe(32) + "\n", 0o600)
+        _write(CONFIGURATION, TEMPLATE, 0o644)
+    except OSError as error:
+        raise OperatorError(f"cannot write here: {error.strerror}") from error
+    sys.stdout.write(
+        "wrote relay.toml and turn.secret\n"
+        "next: set relay.name, then e2ecall-relay check --config relay.toml\n"
+    )
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)

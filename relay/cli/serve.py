@@ -1,0 +1,122 @@
+"""``e2ecall-relay serve``: from the command line to a running relay (relay/README.md)."""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import structlog
+import trio
+
+from relay import config as configuration
+from relay.config import Config, host_port
+from relay.errors import OperatorError
+from relay.io.server import Options, Ready, run_until_signal
+
+
+def serve(
+    *,
+    config: Path | None = None,
+    dev: bool = False,
+    signalling: str | None = None,
+    turn: str | None = None,
+    turn_secret: str | None = None,
+    data_dir: Path | None = None,
+    workers: int = 1,
+    capture: Path | None = None,
+) -> None:
+    """Run a relay until SIGTERM. Its first line on stdout says where it listens.
+
+    Parameters
+    ----------
+    config:
+        The configuration file; `init` writes one.
+    dev:
+        For development: free loopback ports, a temporary database, no limits per address.
+    signalling:
+        HOST:PORT of the WebSocket listener.
+    turn:
+        HOST:PORT of the TURN server.
+    turn_secret:
+        The secret from which TURN credentials are derived.
+    data_dir:
+        Folder of the database and the relay's key.
+    workers:
+        Processes; this release has one.
+    capture:
+        Folder to keep everything in that the relay receives and sends; needs --dev.
+    """
+    if workers != 1:
+        raise OperatorError("this release runs one worker", hint="leave --workers out")
+    if capture is not None and not dev:
+        raise OperatorError(
+            "--capture is for development", hint="a relay in use keeps nothing: add --dev"
+        )
+    if config is None and not dev:
+        raise OperatorError(
+            "no configuration", hint="`e2ecall-relay init` writes one; or use --dev"
+        )
+    _log_to_stderr()
+    with ExitStack() as stack:
+        settings = configuration.load(config, os.environ)
+        if dev:
+            folder = data_dir or Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="e2ecall-relay-"))
+            )
+            settings = configuration.development(settings, folder)
+        settings = _overridden(settings, signalling, turn, turn_secret, data_dir)
+        if not dev:
+            settings = configuration.check(settings)
+        options = Options(is_development=dev, capture=capture)
+        trio.run(partial(run_until_signal, settings, options, _announce))
+
+
+def _overridden(
+    config: Config,
+    signalling: str | None,
+    turn: str | None,
+    turn_secret: str | None,
+    data_dir: Path | None,
+) -> Config:
+    replace = msgspec.structs.replace
+    if signalling is not None:
+        host_port(signalling, "--signalling")
+        config = replace(config, signalling=replace(config.signalling, listen=signalling))
+    if turn is not None:
+        host_port(turn, "--turn")
+        config = replace(config, turn=replace(config.turn, listen=turn))
+    if turn_secret is not None:
+        config = replace(config, turn=replace(config.turn, secret=turn_secret))
+    if data_dir is not None:
+        config = replace(config, relay=replace(config.relay, data_dir=str(data_dir)))
+    return config
+
+
+def _announce(ready: Ready) -> None:
+    line = {
+        "event": "ready",
+        "signalling": ready.signalling,
+        "turn": ready.turn,
+        "pid": os.getpid(),
+    }
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )

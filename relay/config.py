@@ -1,0 +1,248 @@
+"""The relay's configuration (relay/README.md): a TOML file, the environment, secrets in files.
+
+Unknown keys are errors, wherever they stand. It opens no socket and reads no file but those named.
+"""
+
+import ipaddress
+import os
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from relay.errors import OperatorError
+from relay.services.tickets import DEFAULT_LIFETIME, MAX_LIFETIME, MIN_SECRET_BYTES
+from relay.wire.names import RELAY_NAME
+
+ENVIRONMENT_PREFIX: Final = "RELAY__"
+FILE_SUFFIX: Final = "_file"
+
+Positive = Annotated[float, Meta(gt=0)]
+Bound = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class RelaySection(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[relay]``: who it is. ``name`` is what clients dial: a host, or host:port."""
+
+    name: str = ""
+    data_dir: str = "data"
+    registration: Literal["open", "closed"] = "open"
+
+
+class SignallingSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[signalling]``: the WebSocket listener. ``origins`` are web pages that may connect."""
+
+    listen: str = "127.0.0.1:8080"
+    behind_proxy: bool = False
+    origins: tuple[str, ...] = ()
+
+
+class TLSSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[tls]``: PEM files; both empty means that the listener speaks plain WebSocket."""
+
+    certificate: str = ""
+    key: str = ""
+
+
+class TurnSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[turn]``: the media relay. ``urls`` is what clients are told; empty: derived."""
+
+    listen: str = "0.0.0.0:3478"
+    urls: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    secret: str = ""
+    ticket_seconds: Annotated[int, Meta(ge=60, le=MAX_LIFETIME)] = DEFAULT_LIFETIME
+
+
+class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[limits]``: seconds, and numbers; the per-address ones do not apply with ``--dev``."""
+
+    first_request_seconds: Positive = 10.0
+    anonymous_idle_seconds: Positive = 120.0
+    write_seconds: Positive = 15.0
+    connections: Bound = 20_000
+    connections_per_address: Bound = 200
+    registrations_per_address_and_hour: Bound = 20
+    fetches_per_address_and_minute: Bound = 60
+    sends_per_address_and_minute: Bound = 1200
+    tickets_per_account_and_hour: Bound = 240
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set."""
+
+    relay: RelaySection = RelaySection()
+    signalling: SignallingSection = SignallingSection()
+    tls: TLSSection = TLSSection()
+    turn: TurnSection = TurnSection()
+    limits: LimitsSection = LimitsSection()
+
+
+def load(path: Path | None, environment: Mapping[str, str]) -> Config:
+    """Read ``path`` (None: only defaults) and overlay ``RELAY__SECTION__KEY`` variables.
+
+    Relative paths in the file are relative to its folder. It does not `check` the result.
+
+    Raises:
+        OperatorError: unreadable, not TOML, an unknown key, or a value of the wrong kind.
+    """
+    plain: dict[str, Any] = {} if path is None else _read_toml(path)
+    base = Path.cwd() if path is None else path.resolve().parent
+    _overlay(plain, environment)
+    _resolve_files(plain, base)
+    try:
+        config = msgspec.convert(plain, Config)
+    except msgspec.ValidationError as error:
+        raise OperatorError(
+            f"the configuration is not valid: {error}", hint="see relay/README.md for every key"
+        ) from error
+    return _with_absolute_paths(config, base)
+
+
+def check(config: Config) -> Config:
+    """Return the configuration if a relay can be served with it.
+
+    Raises:
+        OperatorError: something is missing, contradicts itself, or is not safe.
+    """
+    _check_name(config.relay.name)
+    host, _ = host_port(config.signalling.listen, "signalling.listen")
+    host_port(config.turn.listen, "turn.listen")
+    if bool(config.tls.certificate) != bool(config.tls.key):
+        raise OperatorError("tls.certificate and tls.key are needed together")
+    plain = not config.tls.certificate and not config.signalling.behind_proxy
+    if plain and not _is_loopback(host):
+        raise OperatorError(
+            "signalling.listen is reachable from outside without TLS",
+            hint="set [tls], or signalling.behind_proxy = true where a proxy speaks TLS for it",
+        )
+    if len(config.turn.secret.encode()) < MIN_SECRET_BYTES:
+        raise OperatorError(
+            f"turn.secret has to have at least {MIN_SECRET_BYTES} bytes",
+            hint="`e2ecall-relay init` writes a random one to turn.secret",
+        )
+    return config
+
+
+def development(config: Config, data_dir: Path) -> Config:
+    """Return ``config`` for ``serve --dev``: loopback, free ports, a random secret if none."""
+    replace = msgspec.structs.replace
+    return replace(
+        config,
+        relay=replace(config.relay, data_dir=str(data_dir)),
+        signalling=replace(config.signalling, listen="127.0.0.1:0", behind_proxy=True),
+        turn=replace(
+            config.turn,
+            listen="127.0.0.1:0",
+            urls=(),
+            secret=config.turn.secret or secrets.token_urlsafe(32),
+        ),
+    )
+
+
+def host_port(text: str, what: str) -> tuple[str, int]:
+    """Read ``HOST:PORT`` or ``[IPv6]:PORT``; ``what`` names it in the error.
+
+    Raises:
+        OperatorError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not bare or (":" in bare) != bracketed or not port.isascii():
+        raise OperatorError(f"{what} is written HOST:PORT, not {text!r}")
+    if not port.isdigit() or int(port) > 65_535:
+        raise OperatorError(f"{what} has no valid port: {text!r}")
+    return bare, int(port)
+
+
+def join_host_port(host: str, port: int) -> str:
+    """Write ``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise OperatorError(
+            f"cannot read {path}: {error.strerror}", hint="`e2ecall-relay init` writes one"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OperatorError(f"{path} is not TOML: {error}") from error
+
+
+def _overlay(plain: dict[str, Any], environment: Mapping[str, str]) -> None:
+    sections = get_type_hints(Config)
+    for name, text in sorted(environment.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        kinds = (
+            get_type_hints(sections[section], include_extras=True) if section in sections else {}
+        )
+        kind = kinds.get(key, kinds.get(key.removesuffix(FILE_SUFFIX)))
+        table = plain.setdefault(section, {})
+        if kind is None or not isinstance(table, dict):
+            raise OperatorError(f"{name} in the environment names no key of the configuration")
+        table[key] = _value(name, text, kind)
+        for other in (f"{key}{FILE_SUFFIX}", key.removesuffix(FILE_SUFFIX)):
+            if other != key and other in table:
+                del table[other]  # the environment wins over the file, in either spelling
+
+
+def _value(name: str, text: str, kind: Any) -> Any:
+    if kind == tuple[str, ...]:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise OperatorError(f"{name} in the environment is not valid: {error}") from error
+
+
+def _resolve_files(plain: dict[str, Any], base: Path) -> None:
+    """Replace ``turn.secret_file`` by the content of the file that it names."""
+    turn = plain.get("turn")
+    if not isinstance(turn, dict) or "secret_file" not in turn:
+        return
+    if "secret" in turn:
+        raise OperatorError("turn.secret and turn.secret_file exclude each other")
+    path = base / str(turn.pop("secret_file"))
+    try:
+        turn["secret"] = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"cannot read turn.secret_file {path}: {error}") from error
+
+
+def _with_absolute_paths(config: Config, base: Path) -> Config:
+    replace = msgspec.structs.replace
+    tls = {
+        field: os.fspath(base / value) if value else ""
+        for field, value in msgspec.structs.asdict(config.tls).items()
+    }
+    return replace(
+        config,
+        relay=replace(config.relay, data_dir=os.fspath(base / config.relay.data_dir)),
+        tls=TLSSection(**tls),
+    )
+
+
+def _check_name(name: str) -> None:
+    if not name:
+        raise OperatorError("relay.name is missing", hint="set it to the host that clients dial")
+    if not RELAY_NAME.fullmatch(name):
+        raise OperatorError(
+            f"relay.name {name!r} is not host or host:port in lower case",
+            hint="clients dial wss://NAME/v1, and addresses end in @NAME",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,68 @@
+"""What all connections of one relay process share (spec/wire.md).
+
+A value object: settings, keys, storage, and who is connected. It runs nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from relay.config import LimitsSection
+from relay.io.capture import Capture
+from relay.io.storage import Directory, Mailbox
+from relay.services.delivery import Presence
+from relay.services.quota import Limiter, Rate
+from relay.services.signatures import RelayKey
+
+HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """The rates of this relay; None where ``--dev`` switches one off."""
+
+    registrations: Limiter | None
+    fetches: Limiter | None
+    sends: Limiter | None
+    tickets: Limiter
+
+    @classmethod
+    def of(cls, limits: LimitsSection, *, per_address: bool) -> "Quotas":
+        """Build them from the configuration."""
+
+        def limiter(uses: int, seconds: int) -> Limiter:
+            return Limiter(Rate(uses / seconds, uses))
+
+        return cls(
+            limiter(limits.registrations_per_address_and_hour, HOUR) if per_address else None,
+            limiter(limits.fetches_per_address_and_minute, 60) if per_address else None,
+            limiter(limits.sends_per_address_and_minute, 60) if per_address else None,
+            limiter(limits.tickets_per_account_and_hour, HOUR),
+        )
+
+
+@dataclass(slots=True)
+class Node:
+    """One relay process."""
+
+    name: str
+    key: RelayKey
+    directory: Directory
+    mailbox: Mailbox
+    turn_secret: bytes
+    turn_urls: tuple[str, ...]
+    ticket_seconds: int
+    is_open: bool
+    """Whether anybody may register."""
+    limits: LimitsSection
+    quotas: Quotas
+    per_address: bool
+    """Whether connections are counted per address; not with ``--dev``."""
+    clock: Callable[[], float]
+    capture: Capture | None
+    presence: Presence = field(default_factory=Presence)
+    sources: Counter[str] = field(default_factory=Counter)
+    """Open connections for each source address."""
+    connections: int = 0
+    """Connections so far; each gets its number."""
+    is_ready: bool = False

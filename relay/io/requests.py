@@ -1,0 +1,270 @@
+"""Carrying out requests (spec/wire.md, Requests): check, store, answer.
+
+The rules are in `relay.services`, the storage behind `relay.io.storage`; this is their order. One
+function for each kind of request; what needs a log-in gets the account from the storage anew, so
+a device that was removed a moment ago can do nothing any more.
+"""
+
+import os
+from typing import assert_never
+
+from relay.errors import RefusedError
+from relay.io.session import Session
+from relay.services import directory, tickets
+from relay.services.directory import Account
+from relay.services.mailbox import BoxMailbox, DeviceMailbox, Stored, mailbox_of
+from relay.services.policy import token_hash
+from relay.services.quota import Limiter
+from relay.wire.limits import MAX_PREKEY_BATCH
+from relay.wire.messages import (
+    Ack,
+    BoxOpened,
+    Bundle,
+    Certificate,
+    DeleteAccount,
+    Done,
+    ErrorCode,
+    FetchBundle,
+    FetchCertificate,
+    Login,
+    MediaTicket,
+    OpenBox,
+    PrekeyStatus,
+    PublishPrekeys,
+    PutTokens,
+    Register,
+    Reply,
+    Request,
+    Send,
+    SetPolicy,
+    Ticket,
+    UpdateDeviceList,
+)
+from relay.wire.records import Device
+
+FRAMING = 16
+"""Bytes of a frame around its request, at most."""
+
+
+async def answer(session: Session, request: Request, size: int) -> Reply:
+    """Carry out one request of a frame of ``size`` bytes and return its reply.
+
+    Raises:
+        RefusedError: nothing was changed.
+        StorageError: nothing was changed, or nobody knows; the client may ask again.
+    """
+    match request:
+        case Send():
+            return await _send(session, request)
+        case Ack():
+            return await _acknowledge(session, request)
+        case FetchBundle():
+            return await _fetch_bundle(session, request)
+        case OpenBox():
+            return await _open_box(session, request)
+        case Register():
+            return await _register(session, request)
+        case Login():
+            return await _log_in(session, request)
+        case _:
+            return await _manage(session, request, size)
+
+
+# --- mail -------------------------------------------------------------------------------------
+
+
+async def _send(session: Session, request: Send) -> Reply:
+    node = session.node
+    _count(node.quotas.sends, session)
+    mailbox = mailbox_of(request.recipient)
+    stored = await node.mailbox.put(
+        mailbox, request.message_id, request.envelope, token_hash(request.token), node.clock()
+    )
+    match stored:
+        case Stored.NEW:
+            node.presence.hint(mailbox)
+        case Stored.FULL:
+            raise RefusedError(ErrorCode.TOO_MANY, "the mailbox is full", retry_after=60)
+        case Stored.AGAIN | Stored.REFUSED:
+            pass
+    # WIRE-20 MUST: the same answer whether somebody is there or not.
+    return Done()
+
+
+async def _acknowledge(session: Session, request: Ack) -> Reply:
+    places = session.queue.acknowledged(request.delivery_ids)
+    await session.node.mailbox.remove(places, session.node.clock())
+    session.wake()
+    return Done()
+
+
+async def _open_box(session: Session, request: OpenBox) -> Reply:
+    box = BoxMailbox.of_key(request.key)
+    if session.queue.is_full:
+        raise RefusedError(ErrorCode.TOO_MANY, "too many mailboxes on one connection")
+    await session.node.mailbox.open_box(box, session.node.clock())
+    session.read(box)
+    return BoxOpened(box.box)
+
+
+async def _fetch_bundle(session: Session, request: FetchBundle) -> Reply:
+    node = session.node
+    _count(node.quotas.fetches, session)
+    bundle = await node.directory.take_bundle(
+        request.username, request.device_id, token_hash(request.token), node.clock()
+    )
+    if bundle is None:
+        raise RefusedError(ErrorCode.NOT_REACHABLE, "not reachable")
+    return Bundle(bundle)
+
+
+# --- becoming somebody ------------------------------------------------------------------------
+
+
+async def _register(session: Session, request: Register) -> Reply:
+    node = session.node
+    _refuse_second_login(session)
+    if not node.is_open:
+        raise RefusedError(ErrorCode.REGISTRATION_CLOSED, "this relay takes no new accounts")
+    _count(node.quotas.registrations, session)
+    account = directory.register(
+        request, relay=node.name, challenge=session.challenge, now=node.clock()
+    )
+    await node.directory.create(account)
+    return _become(session, account.username, account.device_list.devices[0])
+
+
+async def _log_in(session: Session, request: Login) -> Reply:
+    node = session.node
+    _refuse_second_login(session)
+    account = await node.directory.account(request.username)
+    device = directory.log_in(
+        account,
+        request,
+        relay=node.name,
+        challenge=session.challenge,
+        nobody=node.key.public,
+    )
+    return _become(session, request.username, device)
+
+
+def _refuse_second_login(session: Session) -> None:
+    if session.device is not None:
+        raise RefusedError(ErrorCode.BAD_REQUEST, "this connection is logged in already")
+
+
+def _become(session: Session, username: str, device: Device) -> Reply:
+    mailbox = DeviceMailbox(username, device.device_id)
+    session.read(mailbox)
+    session.device = mailbox
+    return Done()
+
+
+# --- managing an account ----------------------------------------------------------------------
+
+_Managing = (
+    UpdateDeviceList
+    | PublishPrekeys
+    | PrekeyStatus
+    | FetchCertificate
+    | SetPolicy
+    | PutTokens
+    | MediaTicket
+    | DeleteAccount
+)
+
+
+async def _manage(session: Session, request: _Managing, size: int) -> Reply:
+    account, device = await _logged_in(session)
+    stored = session.node.directory
+    match request:
+        case PublishPrekeys():
+            return await _publish(session, account, device, request, size)
+        case UpdateDeviceList():
+            return await _update_device_list(session, account, request)
+        case DeleteAccount():
+            return await _delete(session, account, request)
+        case MediaTicket():
+            return _media_ticket(session, account)
+        case FetchCertificate():
+            now = session.node.clock()
+            return Certificate(directory.certify(session.node.key, account, now=now))
+        case PrekeyStatus():
+            now = session.node.clock()
+            return await stored.count_prekeys(account.username, device.device_id, now)
+        case SetPolicy():
+            await stored.set_policy(account.username, request.policy)
+            return Done()
+        case PutTokens():
+            await stored.put_tokens(account.username, request.hashes)
+            return Done()
+        case _:
+            assert_never(request)
+
+
+async def _logged_in(session: Session) -> tuple[Account, Device]:
+    if session.device is not None:
+        account = await session.node.directory.account(session.device.username)
+        device = None if account is None else account.device(session.device.device_id)
+        if account is not None and device is not None:
+            return account, device
+    raise RefusedError(ErrorCode.NOT_LOGGED_IN, "this needs a log-in")
+
+
+async def _publish(
+    session: Session, account: Account, device: Device, request: PublishPrekeys, size: int
+) -> Reply:
+    if size > MAX_PREKEY_BATCH + FRAMING:
+        raise RefusedError(ErrorCode.BAD_REQUEST, "a batch of prekeys has at most 48 KiB")
+    node = session.node
+    prekeys = directory.check_prekeys(
+        request.prekeys,
+        address=account.device_list.address,
+        device=device,
+        now=node.clock(),
+    )
+    await node.directory.add_prekeys(account.username, device.device_id, prekeys)
+    return Done()
+
+
+async def _update_device_list(
+    session: Session, account: Account, request: UpdateDeviceList
+) -> Reply:
+    node = session.node
+    new = directory.updated(account, request.device_list, relay=node.name, now=node.clock())
+    if new is account:
+        return Done()
+    await node.directory.replace_device_list(new)
+    for device in account.device_list.devices:
+        if new.device(device.device_id) is None:
+            node.presence.evict(DeviceMailbox(account.username, device.device_id))
+    return Done()
+
+
+def _media_ticket(session: Session, account: Account) -> Reply:
+    node = session.node
+    node.quotas.tickets.take(account.username, node.clock())
+    ticket_id = os.urandom(tickets.TICKET_ID_BYTES)
+    a, b = tickets.issue(node.turn_secret, node.clock(), node.ticket_seconds, ticket_id)
+    return Ticket(a, b, tickets.expires_at(a))
+
+
+async def _delete(session: Session, account: Account, request: DeleteAccount) -> Reply:
+    node = session.node
+    directory.check_deletion(
+        account, request.signature, relay=node.name, challenge=session.challenge
+    )
+    await node.directory.delete(account.username)
+    own = session.device
+    for device in account.device_list.devices:
+        mailbox = DeviceMailbox(account.username, device.device_id)
+        if mailbox == own:
+            session.forget_device()
+        else:
+            node.presence.evict(mailbox)
+    return Done()
+
+
+def _count(limiter: Limiter | None, session: Session) -> None:
+    if limiter is not None:
+        limiter.take(session.source, session.node.clock())

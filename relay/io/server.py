@@ -1,0 +1,199 @@
+"""A relay process (relay/README.md): opens everything, serves until told to stop, closes it.
+
+Signalling and the TURN server run side by side in one trio loop. It parses no command line.
+"""
+
+import secrets
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from relay.config import Config, host_port, join_host_port
+from relay.errors import OperatorError, StorageError, TicketError
+from relay.io.capture import Capture
+from relay.io.datagram import open_socket, serve_turn
+from relay.io.node import Node, Quotas
+from relay.io.signalling import PATH, Signalling, open_listener, tls_context
+from relay.io.sqlite import SQLiteStorage, open_storage
+from relay.io.state import DATABASE_FILE, data_directory, relay_key
+from relay.services import tickets
+from relay.services.signatures import RelayKey
+from relay.turn.server import TURNServer
+
+log = structlog.get_logger()
+
+SWEEP_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 8.0
+"""How long connections may take to close after SIGTERM."""
+RECONNECT_DELAY_MS: Final = 5_000
+"""Clients wait up to that long, at random, before they come back."""
+NONCE_KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where the relay listens, as clients write it."""
+
+    signalling: str
+    turn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How this process differs from what the configuration says."""
+
+    is_development: bool = False
+    capture: Path | None = None
+
+
+async def run_until_signal(
+    config: Config, options: Options, announce: Callable[[Ready], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT; see `run`."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+
+        async def told_to_stop() -> None:
+            await anext(aiter(signals))
+
+        await run(config, options, announce, told_to_stop)
+
+
+async def run(
+    config: Config,
+    options: Options,
+    announce: Callable[[Ready], None],
+    told_to_stop: Callable[[], Awaitable[None]],
+) -> None:
+    """Serve until ``told_to_stop`` returns; ``announce`` is called once when all listen.
+
+    Raises:
+        OperatorError: the relay cannot start with this configuration.
+    """
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(data_directory(Path(config.relay.data_dir)))
+        key = relay_key(folder)
+        storage = await stack.enter_async_context(open_storage(folder / DATABASE_FILE))
+        capture = None
+        if options.capture is not None:
+            capture = stack.enter_context(Capture(options.capture))
+        tls = _tls(config)
+        udp = stack.enter_context(_turn_socket(config))
+        host, port = host_port(config.signalling.listen, "signalling.listen")
+        listener, port = await open_listener(host, port)
+        await stack.enter_async_context(listener)
+        node = _node(config, options, key, storage, capture)
+        node.name = node.name or join_host_port(host, port)
+        ready = Ready(
+            f"{'wss' if tls else 'ws'}://{join_host_port(host, port)}{PATH}",
+            _turn_url(*udp.getsockname()[:2]),
+        )
+        node.turn_urls = config.turn.urls or (_announced_turn(config, node.name, ready.turn),)
+        async with trio.open_nursery() as nursery:
+            signalling = Signalling(node)
+            await signalling.start(nursery, listener, tls=tls, origins=config.signalling.origins)
+            await nursery.start(_serve_turn, config, udp, capture)
+            nursery.start_soon(_sweep, node)
+            node.is_ready = True
+            announce(ready)
+            await told_to_stop()
+            node.is_ready = False
+            with trio.move_on_after(STOP_SECONDS):
+                await signalling.stop(RECONNECT_DELAY_MS)
+            nursery.cancel_scope.cancel()
+
+
+def _node(
+    config: Config,
+    options: Options,
+    key: RelayKey,
+    storage: SQLiteStorage,
+    capture: Capture | None,
+) -> Node:
+    per_address = not options.is_development
+    return Node(
+        name=config.relay.name,
+        key=key,
+        directory=storage.directory,
+        mailbox=storage.mailbox,
+        turn_secret=config.turn.secret.encode(),
+        turn_urls=(),
+        ticket_seconds=config.turn.ticket_seconds,
+        is_open=config.relay.registration == "open",
+        limits=config.limits,
+        quotas=Quotas.of(config.limits, per_address=per_address),
+        per_address=per_address,
+        clock=time.time,
+        capture=capture,
+    )
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    if not config.tls.certificate:
+        return None
+    return tls_context(config.tls.certificate, config.tls.key)
+
+
+def _turn_socket(config: Config) -> socket.socket:
+    host, port = host_port(config.turn.listen, "turn.listen")
+    try:
+        return open_socket(host, port)
+    except OSError as error:
+        raise OperatorError(f"cannot use UDP {host} port {port}: {error.strerror}") from error
+    except ValueError as error:
+        raise OperatorError("turn.listen needs a numeric address") from error
+
+
+def _turn_url(host: str, port: int) -> str:
+    return f"turn:{join_host_port(host, port)}?transport=udp"
+
+
+def _announced_turn(config: Config, name: str, bound: str) -> str:
+    """Return what clients are told: the bound address, or the relay's name if that is none."""
+    host, port = host_port(config.turn.listen, "turn.listen")
+    if port == 0 or not ip_address(host).is_unspecified:
+        return bound
+    own = name if name.endswith("]") or ":" not in name else name.rpartition(":")[0]
+    return f"turn:{own}:{port}?transport=udp"
+
+
+async def _serve_turn(
+    config: Config,
+    udp: socket.socket,
+    capture: Capture | None,
+    task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    secret = config.turn.secret.encode()
+
+    def identify(username: str, now: float) -> tickets.Identity | None:
+        try:
+            return tickets.open_id(secret, username, now)
+        except TicketError:
+            return None
+
+    core = TURNServer(
+        identify=identify,
+        password=partial(tickets.password, secret),
+        nonce_key=secrets.token_bytes(NONCE_KEY_BYTES),
+    )
+    keep = None if capture is None else capture.datagram
+    await serve_turn([udp], core, capture=keep, task_status=task_status)
+
+
+async def _sweep(node: Node) -> None:
+    while True:
+        await trio.sleep(SWEEP_SECONDS)
+        try:
+            await node.mailbox.sweep(node.clock(), node.presence.boxes())
+        except StorageError as error:
+            log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all

@@ -1,0 +1,314 @@
+"""One signalling connection (spec/wire.md, Connections): receive, answer, deliver, end.
+
+Requests are carried out one after the other, so a client that sends faster than it is answered is
+held back by its own socket; deliveries wait for the socket as well. Nothing is queued in memory.
+What requests do is in `relay.io.requests`.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+import trio
+from websockets.exceptions import ConnectionClosed
+from websockets.trio.server import ServerConnection
+
+from relay.errors import RefusedError, StorageError
+from relay.io.capture import RECEIVED, SENT
+from relay.io.node import Node
+from relay.services.delivery import DeliveryQueue
+from relay.services.mailbox import DeviceMailbox, MailboxName
+from relay.wire.codec import decode, encode
+from relay.wire.errors import WireError
+from relay.wire.limits import CHALLENGE_BYTES, MAX_FRAME
+from relay.wire.messages import (
+    PROTOCOL_VERSION,
+    ClientFrame,
+    Displaced,
+    ErrorCode,
+    Failure,
+    GoingAway,
+    Hello,
+    Push,
+    Reply,
+    Request,
+    ServerFrame,
+)
+
+log = structlog.get_logger()
+
+LAST_WRITE_SECONDS: Final = 1.0
+"""For a frame that is being written when the connection is to end."""
+FAREWELL_SECONDS: Final = 2.0
+"""How long a client may take to receive its last push."""
+CLOSE_SECONDS: Final = 4.0
+"""How long the closing handshake may take; then the socket is simply closed."""
+MAX_REFUSALS: Final = 100
+"""Requests of one connection that may be refused before it ends: a client at fault stops then."""
+
+NORMAL: Final = 1000
+LEAVING: Final = 1001
+UNSUPPORTED: Final = 1003
+VIOLATION: Final = 1008
+INTERNAL: Final = 1011
+TRY_LATER: Final = 1013
+DISPLACED: Final = 4001
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the relay ends a connection: WebSocket close code, short reason, last push."""
+
+    code: int
+    reason: str
+    push: Push | None = None
+
+
+class Answer(Protocol):
+    """What carries out a request on a session."""
+
+    async def __call__(self, session: "Session", request: Request, size: int) -> Reply:
+        """Return the reply, or raise `RefusedError`."""
+
+
+class Session:
+    """The relay's end of one connection. `run` lasts as long as the connection."""
+
+    def __init__(self, node: Node, socket: ServerConnection, source: str, answer: Answer) -> None:
+        self.node = node
+        self.source: Final = source
+        node.connections += 1
+        self.number: Final = node.connections
+        self.challenge: Final = os.urandom(CHALLENGE_BYTES)
+        self.device: DeviceMailbox | None = None
+        self.queue: Final = DeliveryQueue()
+        self._socket = socket
+        self._answer = answer
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._wake = trio.Event()
+        self._delivers = False
+        self._writing = 0
+        self._writes: set[trio.CancelScope] = set()
+        self._refusals = 0
+        self._ending = Ending(NORMAL, "")
+
+    async def run(self) -> None:
+        """Greet, serve and close the connection."""
+        if not self._scope.cancel_called:
+            await self._serve()
+        await self._close()
+
+    def end(self, ending: Ending) -> None:
+        """End the connection soon; the first reason counts."""
+        if not self._scope.cancel_called:
+            self._ending = ending
+            self._scope.cancel()
+            for write in self._writes:
+                write.deadline = min(write.deadline, trio.current_time() + LAST_WRITE_SECONDS)
+
+    def leave(self, delay_ms: int) -> None:
+        """Tell the client that the relay stops, and end the connection."""
+        self.end(Ending(LEAVING, "the relay stops", GoingAway(delay_ms)))
+
+    def read(self, mailbox: MailboxName) -> None:
+        """Deliver from this mailbox from now on. Without a checkpoint: the reply comes first.
+
+        Raises:
+            RefusedError: this connection reads too many mailboxes.
+        """
+        if mailbox not in self.queue.mailboxes and self.queue.is_full:
+            raise RefusedError(ErrorCode.TOO_MANY, "too many mailboxes on one connection")
+        self.node.presence.attach(mailbox, self)
+        self.queue.attach(mailbox)
+        self.wake()
+        if not self._delivers and self._nursery is not None:
+            self._delivers = True
+            self._nursery.start_soon(self._deliver)
+
+    def forget_device(self) -> None:
+        """Go on as an anonymous connection: the account is gone."""
+        if self.device is not None:
+            self.node.presence.detach(self.device, self)
+            self.queue.detach(self.device)
+            self.device = None
+
+    def wake(self) -> None:
+        """Let the deliveries go on: there is new mail, or room for it."""
+        self._wake.set()
+
+    # --- relay.services.delivery.Reader ---
+
+    def hint(self, mailbox: MailboxName) -> None:
+        """Learn that a mailbox has new mail."""
+        self.queue.hint(mailbox)
+        self.wake()
+
+    def lost(self, mailbox: MailboxName) -> None:
+        """Learn that another connection reads a mailbox now, or that it is gone."""
+        if mailbox == self.device:
+            self.end(Ending(DISPLACED, "displaced", Displaced()))
+        else:
+            self.queue.detach(mailbox)
+
+    # --- receiving ---
+
+    async def _serve(self) -> None:
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    await self._converse()
+                    nursery.cancel_scope.cancel()
+        finally:
+            for mailbox in self.queue.mailboxes:
+                self.node.presence.detach(mailbox, self)
+
+    async def _converse(self) -> None:
+        try:
+            await self._send(0, self._hello())
+            patience = self.node.limits.first_request_seconds
+            while True:
+                with trio.move_on_after(patience) as scope:
+                    message = await self._socket.recv()
+                if scope.cancelled_caught:
+                    self.end(Ending(VIOLATION, "nothing was asked for too long"))
+                    return
+                await self._received(message)
+                patience = self._patience()
+        except ConnectionClosed:
+            self.end(Ending(NORMAL, ""))
+
+    def _patience(self) -> float:
+        """Return how long this connection may stay silent: with a mailbox, for ever."""
+        waits = any(True for _ in self.queue.mailboxes)
+        return float("inf") if waits else self.node.limits.anonymous_idle_seconds
+
+    def _hello(self) -> Hello:
+        node = self.node
+        return Hello(
+            PROTOCOL_VERSION,
+            node.name,
+            node.key.public,
+            self.challenge,
+            node.turn_urls,
+            int(node.clock()),
+        )
+
+    async def _received(self, message: str | bytes) -> None:
+        if self.node.capture is not None:
+            raw = message.encode() if isinstance(message, str) else message
+            self.node.capture.message(self.number, RECEIVED, raw)
+        if isinstance(message, str):
+            self.end(Ending(UNSUPPORTED, "frames are binary"))
+            return
+        try:
+            frame = decode(message, ClientFrame, limit=MAX_FRAME)
+        except WireError:
+            # WIRE-04 MUST: what is not a frame ends the connection; there is nothing to answer.
+            self.end(Ending(VIOLATION, "malformed frame"))
+            return
+        reply = await self._reply(frame, len(message))
+        if reply is not None:
+            await self._send(frame.id, reply)
+            if self._refusals > MAX_REFUSALS:
+                self.end(Ending(VIOLATION, "too many refused requests"))
+
+    async def _reply(self, frame: ClientFrame, size: int) -> Reply | None:
+        try:
+            return await self._answer(self, frame.body, size)
+        except RefusedError as error:
+            self._refusals += error.code not in (ErrorCode.NOT_REACHABLE, ErrorCode.RETRY)
+            return Failure(error.code, error.text, error.retry_after)
+        except StorageError as error:
+            log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+            return Failure(ErrorCode.RETRY, "the relay cannot do this now", retry_after=5)
+        except Exception as error:  # noqa: BLE001 - one request must not end the relay
+            # A traceback ends in a text, and that may hold a username.
+            log.error("request failed", request=type(frame.body).__name__, **_place(error))  # noqa: TRY400 - see above
+            self.end(Ending(INTERNAL, "internal error"))
+            return None
+
+    # --- sending ---
+
+    async def _deliver(self) -> None:
+        try:
+            while True:
+                fetch = self.queue.next_fetch()
+                if fetch is None:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    continue
+                now = self.node.clock()
+                mails = await self.node.mailbox.read(fetch.mailbox, fetch.after, fetch.limit, now)
+                for push in self.queue.fetched(fetch, mails):
+                    await self._send(0, push)
+        except ConnectionClosed:
+            self.end(Ending(NORMAL, ""))
+        except StorageError as error:
+            log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+            self.end(Ending(TRY_LATER, "the relay cannot deliver now"))
+
+    async def _send(self, request_id: int, body: Reply | Push) -> None:
+        data = encode(ServerFrame(request_id, body))
+        if self.node.capture is not None:
+            self.node.capture.message(self.number, SENT, data)
+        # A cancelled write leaves half a frame behind, after which there is no farewell, so a write
+        # that has begun may end. `_close` has to know of one that did not.
+        limits = self.node.limits
+        patience = LAST_WRITE_SECONDS if self._scope.cancel_called else limits.write_seconds
+        self._writing += 1
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience) as scope:
+            self._writes.add(scope)
+            try:
+                await self._socket.send(data)
+            finally:
+                self._writes.discard(scope)
+        if scope.cancelled_caught:
+            self.end(Ending(VIOLATION, "the client does not read"))
+            await trio.lowlevel.checkpoint()
+        self._writing -= 1
+
+    async def _close(self) -> None:
+        try:
+            if self._writing:
+                await trio.aclose_forcefully(self._socket.stream)
+            else:
+                await self._say_farewell()
+        finally:
+            # websockets 17.4 forgets to wake its reader when a connection ends while more frames
+            # wait than may: its task, and all that belongs to the connection, would stay for ever.
+            if self._socket.recv_flow_control is not None:
+                self._socket.recv_flow_control.set()
+
+    async def _say_farewell(self) -> None:
+        ending = self._ending
+        if ending.push is not None:
+            with trio.move_on_after(FAREWELL_SECONDS):
+                try:
+                    await self._send(0, ending.push)
+                except ConnectionClosed:
+                    return
+        with trio.move_on_after(CLOSE_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._discard)
+                await self._socket.aclose(ending.code, ending.reason)
+                nursery.cancel_scope.cancel()
+
+    async def _discard(self) -> None:
+        """Read what the client had still sent: its answer to our close comes after that."""
+        try:
+            while True:
+                await self._socket.recv()
+        except ConnectionClosed:
+            return
+
+
+def _place(error: BaseException) -> dict[str, str]:
+    """Say which error it was and where, without its text: that may hold a username."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return {"error": type(error).__name__, "where": where}

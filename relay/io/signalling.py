@@ -1,0 +1,161 @@
+"""The WebSocket listener (spec/wire.md, Connections): accepts, checks, hands to `Session`.
+
+It also answers ``/healthz`` and ``/readyz``. It reads no frame.
+"""
+
+import ipaddress
+import logging
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+import trio
+from websockets.http11 import Request, Response
+from websockets.trio.server import Server, ServerConnection, serve
+from websockets.typing import Origin
+
+from relay.errors import OperatorError
+from relay.io.node import Node
+from relay.io.requests import answer
+from relay.io.session import TRY_LATER, Ending, Session
+from relay.wire.limits import MAX_FRAME
+
+PATH: Final = "/v1"
+HANDSHAKE_SECONDS: Final = 10.0
+KEEPALIVE_SECONDS: Final = 20.0
+CLOSE_SECONDS: Final = 3.0
+IN_FLIGHT: Final = 16
+"""Frames of a connection that wait for their turn; then its socket is not read any further."""
+
+# The library logs handshakes that fail with a traceback, and addresses: anybody could fill a disk.
+_silent = logging.getLogger("relay.websockets")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+_silent.setLevel(logging.CRITICAL + 1)
+
+
+async def open_listener(host: str, port: int) -> tuple[trio.SocketListener, int]:
+    """Listen on a TCP address and return the listener with its port.
+
+    Raises:
+        OperatorError: the address cannot be used.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise OperatorError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    # A name can stand for several addresses; the first is the one that is announced.
+    for other in listeners[1:]:
+        await other.aclose()
+    return listeners[0], listeners[0].socket.getsockname()[1]
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    """Return a TLS 1.3 context for the listener.
+
+    Raises:
+        OperatorError: the files cannot be read or do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise OperatorError(
+            f"cannot use tls.certificate {certificate} with tls.key {key}: {error}"
+        ) from error
+    return context
+
+
+class Signalling:
+    """All signalling connections of a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._sessions: set[Session] = set()
+        self._server: Server | None = None
+        self._leave_delay_ms: int | None = None
+
+    async def start(
+        self,
+        nursery: trio.Nursery,
+        listener: trio.SocketListener,
+        *,
+        tls: ssl.SSLContext | None,
+        origins: Sequence[str],
+    ) -> None:
+        """Begin to accept connections; they are served in ``nursery``."""
+        self._server = await nursery.start(
+            partial(
+                serve,
+                self._handle,
+                listeners=[listener],
+                ssl=tls,
+                # Browsers name the page that connects; only pages that the operator chose may.
+                origins=[None, *(Origin(origin) for origin in origins)],
+                compression=None,  # lengths of compressed secrets tell what is in them
+                process_request=self._process_request,
+                server_header=None,
+                open_timeout=HANDSHAKE_SECONDS,
+                ping_interval=KEEPALIVE_SECONDS,
+                ping_timeout=KEEPALIVE_SECONDS,
+                close_timeout=CLOSE_SECONDS,
+                max_size=MAX_FRAME,
+                max_queue=IN_FLIGHT,
+                logger=_silent,
+            )
+        )
+
+    async def stop(self, delay_ms: int) -> None:
+        """Tell every client that the relay stops, and wait until all connections are closed."""
+        self._leave_delay_ms = delay_ms
+        for session in list(self._sessions):
+            session.leave(delay_ms)
+        if self._server is not None:
+            await self._server.aclose(close_connections=False)
+
+    async def _handle(self, socket: ServerConnection) -> None:
+        node = self._node
+        source = source_key(str(socket.remote_address[0]))
+        session = Session(node, socket, source, answer)
+        node.sources[source] += 1
+        self._sessions.add(session)
+        try:
+            too_many = node.per_address and (
+                node.sources[source] > node.limits.connections_per_address
+            )
+            if too_many or len(self._sessions) > node.limits.connections:
+                session.end(Ending(TRY_LATER, "too many connections"))
+            if self._leave_delay_ms is not None:
+                session.leave(self._leave_delay_ms)
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+            node.sources[source] -= 1
+            if not node.sources[source]:
+                del node.sources[source]
+
+    def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+        path = request.path.partition("?")[0]
+        if path == "/healthz":
+            return socket.respond(HTTPStatus.OK, "ok\n")
+        if path == "/readyz":
+            if self._node.is_ready:
+                return socket.respond(HTTPStatus.OK, "ready\n")
+            return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
+        if path != PATH:
+            return socket.respond(HTTPStatus.NOT_FOUND, "the relay is at /v1\n")
+        return None
+
+
+def source_key(address: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return str(parsed)
+    return str(ipaddress.ip_network((parsed, 64), strict=False))

@@ -1,0 +1,201 @@
+"""Mailboxes in SQLite (spec/wire.md, Mailboxes).
+
+The inner functions run in the writer's thread, each as one transaction.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Final
+
+from relay.errors import RefusedError
+from relay.io.sqlite_directory import is_admitted
+from relay.io.writer import Writer
+from relay.services.mailbox import (
+    BOX_IDLE_LIFETIME,
+    MAIL_LIFETIME,
+    MAX_BOXES,
+    TOMBSTONE_LIFETIME,
+    BoxMailbox,
+    DeviceMailbox,
+    Mail,
+    MailboxName,
+    Stored,
+)
+from relay.wire.messages import ErrorCode
+
+SWEEP_BATCH: Final = 2000
+"""Rows forgotten in one transaction, so that a sweep never holds the writer for long."""
+_NOWHERE: Final = 0
+
+
+class SQLiteMailbox:
+    """`relay.io.storage.Mailbox` in SQLite."""
+
+    def __init__(self, writer: Writer, *, max_boxes: int = MAX_BOXES) -> None:
+        self._writer = writer
+        self._max_boxes = max_boxes
+
+    async def open_box(self, box: BoxMailbox, now: float) -> None:
+        """Create a reply box, or keep it alive."""
+        await self._writer.run(lambda db: _open_box(db, box, self._max_boxes, now))
+
+    async def put(
+        self,
+        mailbox: MailboxName,
+        message_id: bytes,
+        envelope: bytes,
+        shown: bytes | None,
+        now: float,
+    ) -> Stored:
+        """Store an envelope once per message id."""
+        return await self._writer.run(
+            lambda db: _put(db, mailbox, message_id, envelope, shown, now)
+        )
+
+    async def read(self, mailbox: MailboxName, after: int, limit: int, now: float) -> list[Mail]:
+        """Return the oldest envelopes after row ``after``."""
+        return await self._writer.run(lambda db: _read(db, mailbox, after, limit, now))
+
+    async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
+        """Forget acknowledged envelopes."""
+        wanted = list(places)
+        await self._writer.run(lambda db: _remove(db, wanted, now))
+
+    async def sweep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
+        """Forget what is out of date."""
+        keys = [box.key for box in in_use]
+        await self._writer.run(lambda db: _touch(db, keys, now))
+        while await self._writer.run(lambda db: _sweep(db, now)):
+            pass
+
+
+def _open_box(db: sqlite3.Connection, box: BoxMailbox, most: int, now: float) -> None:
+    if db.execute("UPDATE mailboxes SET touched = ? WHERE key = ?", (int(now), box.key)).rowcount:
+        return
+    (count,) = db.execute("SELECT count(*) FROM mailboxes WHERE is_box = 1").fetchone()
+    if count >= most:
+        raise RefusedError(ErrorCode.TOO_MANY, "too many reply boxes", retry_after=60)
+    db.execute("INSERT INTO mailboxes VALUES (NULL, ?, 1, 0, 0, ?)", (box.key, int(now)))
+
+
+def _put(
+    db: sqlite3.Connection,
+    mailbox: MailboxName,
+    message_id: bytes,
+    envelope: bytes,
+    shown: bytes | None,
+    now: float,
+) -> Stored:
+    place = _destination(db, mailbox, shown, now)
+    if place is None:
+        _store(db, _NOWHERE, message_id, envelope, now)
+        db.execute("DELETE FROM mail WHERE mailbox = ?", (_NOWHERE,))
+        return Stored.REFUSED
+    number, envelopes, total = place
+    known = db.execute(
+        "SELECT 1 FROM mail WHERE mailbox = ? AND message_id = ?", (number, message_id)
+    ).fetchone()
+    if known is not None:
+        return Stored.AGAIN
+    capacity = mailbox.capacity
+    if envelopes >= capacity.envelopes or total + len(envelope) > capacity.total_bytes:
+        return Stored.FULL
+    _store(db, number, message_id, envelope, now)
+    return Stored.NEW
+
+
+def _destination(
+    db: sqlite3.Connection, mailbox: MailboxName, shown: bytes | None, now: float
+) -> tuple[int, int, int] | None:
+    """Return id, number of envelopes and bytes of a mailbox that takes this envelope."""
+    if isinstance(mailbox, DeviceMailbox):
+        where = (mailbox.username, mailbox.device_id)
+        admitted = is_admitted(db, mailbox.username, shown)
+        device = db.execute("SELECT 1 FROM devices WHERE username = ? AND device_id = ?", where)
+        if device.fetchone() is None or not admitted:
+            return None
+        db.execute(
+            "INSERT OR IGNORE INTO mailboxes VALUES (NULL, ?, 0, 0, 0, ?)",
+            (mailbox.key, int(now)),
+        )
+    found: tuple[int, int, int] | None = db.execute(
+        "SELECT id, envelopes, bytes FROM mailboxes WHERE key = ?", (mailbox.key,)
+    ).fetchone()
+    return found
+
+
+def _store(
+    db: sqlite3.Connection, number: int, message_id: bytes, envelope: bytes, now: float
+) -> None:
+    db.execute(
+        "INSERT INTO mail VALUES (NULL, ?, ?, ?, ?)",
+        (number, message_id, envelope, int(now) + MAIL_LIFETIME),
+    )
+    if number != _NOWHERE:
+        db.execute(
+            "UPDATE mailboxes SET envelopes = envelopes + 1, bytes = bytes + ?, touched = ?"
+            " WHERE id = ?",
+            (len(envelope), int(now), number),
+        )
+
+
+def _read(
+    db: sqlite3.Connection, mailbox: MailboxName, after: int, limit: int, now: float
+) -> list[Mail]:
+    rows = db.execute(
+        "SELECT row, envelope FROM mail WHERE mailbox = (SELECT id FROM mailboxes WHERE key = ?)"
+        " AND envelope IS NOT NULL AND row > ? AND expires > ? ORDER BY row LIMIT ?",
+        (mailbox.key, after, int(now), limit),
+    ).fetchall()
+    return [Mail(row, envelope) for row, envelope in rows]
+
+
+def _remove(db: sqlite3.Connection, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
+    for mailbox, row in places:
+        found = db.execute(
+            "SELECT mailbox, length(envelope) FROM mail JOIN mailboxes ON id = mailbox"
+            " WHERE row = ? AND key = ? AND envelope IS NOT NULL",
+            (row, mailbox.key),
+        ).fetchone()
+        if found is None:
+            continue
+        db.execute(
+            "UPDATE mail SET envelope = NULL, expires = ? WHERE row = ?",
+            (int(now) + TOMBSTONE_LIFETIME, row),
+        )
+        _release(db, found[0], 1, found[1])
+
+
+def _release(db: sqlite3.Connection, number: int, envelopes: int, size: int) -> None:
+    db.execute(
+        "UPDATE mailboxes SET envelopes = envelopes - ?, bytes = bytes - ? WHERE id = ?",
+        (envelopes, size, number),
+    )
+
+
+def _touch(db: sqlite3.Connection, keys: list[bytes], now: float) -> None:
+    statement = "UPDATE mailboxes SET touched = ? WHERE key = ?"
+    db.executemany(statement, ((int(now), key) for key in keys))
+
+
+def _sweep(db: sqlite3.Connection, now: float) -> int:
+    """Forget one batch; return how many rows it had."""
+    expired = db.execute(
+        "SELECT row, mailbox, envelope IS NOT NULL, coalesce(length(envelope), 0) FROM mail"
+        " WHERE expires <= ? LIMIT ?",
+        (int(now), SWEEP_BATCH),
+    ).fetchall()
+    for row, number, waiting, size in expired:
+        db.execute("DELETE FROM mail WHERE row = ?", (row,))
+        if waiting:
+            _release(db, number, 1, size)
+    boxes = db.execute(
+        "DELETE FROM mailboxes WHERE id IN (SELECT id FROM mailboxes"
+        " WHERE is_box = 1 AND touched <= ? LIMIT ?)",
+        (int(now) - BOX_IDLE_LIFETIME, SWEEP_BATCH),
+    ).rowcount
+    prekeys = db.execute(
+        "DELETE FROM prekeys WHERE rowid IN (SELECT rowid FROM prekeys WHERE expires <= ? LIMIT ?)",
+        (int(now), SWEEP_BATCH),
+    ).rowcount
+    return len(expired) + boxes + prekeys

@@ -1,0 +1,147 @@
+"""The one thread that touches the SQLite file (spec/wire.md, Storage), with group commit.
+
+Jobs that wait at the same time share a transaction, and with it the cost of making it durable; a
+job that raises is rolled back alone. It knows no tables.
+"""
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import trio
+
+from relay.errors import OperatorError, RelayError, StorageError
+
+T = TypeVar("T")
+
+MAX_BATCH: Final = 256
+"""Jobs in one transaction: bounds how long the first of them waits for the last."""
+BUSY_TIMEOUT: Final = 5.0
+"""Seconds that a backup or another reader may hold the file."""
+
+
+class _Job:
+    __slots__ = ("done", "error", "result", "work")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+        self.work = work
+        self.done = trio.Event()
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+class Writer:
+    """Runs jobs on the database in its own thread. Use it as an async context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="relay-sqlite", daemon=True)
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._db: sqlite3.Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        self._token = trio.lowlevel.current_trio_token()
+        self._db = await trio.to_thread.run_sync(_connect, self._path)
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self._jobs.put(None)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._thread.join)
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what ``work`` returns, after its changes are durable.
+
+        Raises:
+            StorageError: the database failed; nothing of ``work`` was kept.
+            RelayError: as raised by ``work``; nothing of it was kept.
+        """
+        job = _Job(work)
+        self._jobs.put(job)
+        await job.done.wait()
+        if job.error is not None:
+            raise job.error
+        result: T = job.result
+        return result
+
+    def _work(self) -> None:
+        assert self._db is not None
+        stopping = False
+        while not stopping:
+            batch: list[_Job] = []
+            job = self._jobs.get()
+            while job is not None:
+                batch.append(job)
+                if len(batch) == MAX_BATCH:
+                    break
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+            stopping = job is None
+            if batch:
+                _commit(self._db, batch)
+                self._tell(batch)
+        self._db.close()
+
+    def _tell(self, batch: list[_Job]) -> None:
+        assert self._token is not None
+        try:
+            self._token.run_sync_soon(_finish, batch)
+        except trio.RunFinishedError:
+            return  # nobody is left to hear it
+
+
+def _finish(batch: list[_Job]) -> None:
+    for job in batch:
+        job.done.set()
+
+
+def _commit(db: sqlite3.Connection, batch: list[_Job]) -> None:
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            _run_one(db, job)
+        db.execute("COMMIT")
+    except Exception as error:  # noqa: BLE001 - the thread has to outlive whatever went wrong
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        for job in batch:
+            job.error = StorageError(f"the database failed: {error}")
+
+
+def _run_one(db: sqlite3.Connection, job: _Job) -> None:
+    db.execute("SAVEPOINT job")
+    try:
+        job.result = job.work(db)
+    except Exception as error:
+        if not db.in_transaction:
+            raise  # a full disk rolls the whole transaction back; then nobody's job was done
+        db.execute("ROLLBACK TO job")
+        known = isinstance(error, RelayError)
+        job.error = error if known else StorageError(f"a query failed: {type(error).__name__}")
+    db.execute("RELEASE job")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        path.touch(mode=0o600)
+        db = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        db.execute("PRAGMA journal_mode=WAL")
+        # FULL: an answered Send has to survive a power cut; group commit pays for it.
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA foreign_keys=ON")
+        db.execute("PRAGMA secure_delete=FAST")
+    except (sqlite3.Error, OSError) as error:
+        raise OperatorError(
+            f"cannot open the database {path}: {error}",
+            hint="the data directory has to exist and to be writable",
+        ) from error
+    return db

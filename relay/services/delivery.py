@@ -1,0 +1,149 @@
+"""Handing out mail: what a connection reads, and who is connected (spec/wire.md, Delivery).
+
+Delivery ids are numbers of one connection: two deliveries tell a client nothing about how much
+mail others get, and an acknowledgement can only name what this connection was given. It stores
+nothing: mail stays in its mailbox until it is acknowledged.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from relay.services.mailbox import BoxMailbox, Mail, MailboxName
+from relay.wire.messages import Deliver
+
+WINDOW: Final = 32
+"""Deliveries out and unacknowledged on one connection: at most 1.3 MB of envelopes."""
+BATCH: Final = 8
+"""Envelopes read from storage at once, which bounds what a slow reader makes the relay hold."""
+MAX_MAILBOXES: Final = 9
+"""Mailboxes that one connection may read: its device's and eight reply boxes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Read up to ``limit`` mails of ``mailbox`` that came after row ``after``."""
+
+    mailbox: MailboxName
+    after: int
+    limit: int
+
+
+class DeliveryQueue:
+    """What one connection is due. Feed it hints, fetched mail and acknowledgements."""
+
+    __slots__ = ("_next_id", "_out", "_position", "_waiting")
+
+    def __init__(self) -> None:
+        self._position: dict[MailboxName, int] = {}
+        self._waiting: deque[MailboxName] = deque()
+        self._out: dict[int, tuple[MailboxName, int]] = {}
+        self._next_id = 1
+
+    @property
+    def mailboxes(self) -> Iterable[MailboxName]:
+        """Return what this connection reads."""
+        return self._position.keys()
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether another mailbox would be too many."""
+        return len(self._position) >= MAX_MAILBOXES
+
+    def attach(self, mailbox: MailboxName) -> None:
+        """Begin to read a mailbox from its oldest mail."""
+        if mailbox not in self._position:
+            self._position[mailbox] = 0
+            self.hint(mailbox)
+
+    def detach(self, mailbox: MailboxName) -> None:
+        """Stop reading a mailbox: another connection reads it now, or it is gone."""
+        self._position.pop(mailbox, None)
+        if mailbox in self._waiting:
+            self._waiting.remove(mailbox)
+        self._out = {key: value for key, value in self._out.items() if value[0] != mailbox}
+
+    def hint(self, mailbox: MailboxName) -> None:
+        """Note that a mailbox may have new mail. A lost hint costs time, never mail."""
+        if mailbox in self._position and mailbox not in self._waiting:
+            self._waiting.append(mailbox)
+
+    def next_fetch(self) -> Fetch | None:
+        """Return what to read next; None while there is nothing, or the window is full."""
+        room = WINDOW - len(self._out)
+        if not self._waiting or room <= 0:
+            return None
+        mailbox = self._waiting.popleft()
+        return Fetch(mailbox, self._position[mailbox], min(room, BATCH))
+
+    def fetched(self, fetch: Fetch, mails: list[Mail]) -> list[Deliver]:
+        """Return the pushes for what was read; a full batch means that there may be more."""
+        if fetch.mailbox not in self._position:
+            return []
+        if len(mails) == fetch.limit:
+            self.hint(fetch.mailbox)
+        pushes = []
+        box = fetch.mailbox.box if isinstance(fetch.mailbox, BoxMailbox) else None
+        for mail in mails:
+            self._position[fetch.mailbox] = mail.row
+            self._out[self._next_id] = (fetch.mailbox, mail.row)
+            pushes.append(Deliver(self._next_id, box, mail.envelope))
+            self._next_id += 1
+        return pushes
+
+    def acknowledged(self, delivery_ids: Iterable[int]) -> list[tuple[MailboxName, int]]:
+        """Return which rows may be forgotten. Unknown ids name nothing and are skipped."""
+        found = []
+        for delivery_id in delivery_ids:
+            place = self._out.pop(delivery_id, None)
+            if place is not None:
+                found.append(place)
+        return found
+
+
+class Reader(Protocol):
+    """A connection that reads mailboxes."""
+
+    def hint(self, mailbox: MailboxName) -> None:
+        """Learn that a mailbox has new mail."""
+
+    def lost(self, mailbox: MailboxName) -> None:
+        """Learn that another connection reads a mailbox now, or that it is gone."""
+
+
+class Presence:
+    """Which connection reads which mailbox: at most one, the latest."""
+
+    __slots__ = ("_readers",)
+
+    def __init__(self) -> None:
+        self._readers: dict[MailboxName, Reader] = {}
+
+    def attach(self, mailbox: MailboxName, reader: Reader) -> None:
+        """Make ``reader`` the one reader of a mailbox; the one before is told."""
+        before = self._readers.get(mailbox)
+        self._readers[mailbox] = reader
+        if before is not None and before is not reader:
+            before.lost(mailbox)
+
+    def detach(self, mailbox: MailboxName, reader: Reader) -> None:
+        """Forget a reader that went away, unless another took its place."""
+        if self._readers.get(mailbox) is reader:
+            del self._readers[mailbox]
+
+    def evict(self, mailbox: MailboxName) -> None:
+        """Tell the reader of a mailbox that it is gone."""
+        reader = self._readers.pop(mailbox, None)
+        if reader is not None:
+            reader.lost(mailbox)
+
+    def hint(self, mailbox: MailboxName) -> None:
+        """Tell the reader of a mailbox, if there is one, that mail came."""
+        reader = self._readers.get(mailbox)
+        if reader is not None:
+            reader.hint(mailbox)
+
+    def boxes(self) -> list[BoxMailbox]:
+        """Return the reply boxes that somebody reads now."""
+        return [name for name in self._readers if isinstance(name, BoxMailbox)]

@@ -1,0 +1,105 @@
+"""Mailboxes: their keys, bounds and lifetimes (spec/wire.md, Mailboxes).
+
+Names and limits only; `relay.io` stores the mail, `relay.services.delivery` hands it out.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum, auto, unique
+from typing import Final, Self
+
+from relay.wire.labels import labelled
+from relay.wire.messages import AccountRecipient, BoxRecipient
+
+MAIL_LIFETIME: Final = 14 * 86_400
+"""Seconds. The same for every envelope, so that it tells nothing about what is inside."""
+BOX_IDLE_LIFETIME: Final = 2 * 3600
+"""Seconds without a reader before a reply box is gone: longer than a call's messages need."""
+TOMBSTONE_LIFETIME: Final = 3600
+"""Seconds for which a message id is remembered after its acknowledgement: a sender that lost the
+reply to Send tries again within that time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How much unacknowledged mail a mailbox may hold."""
+
+    envelopes: int
+    total_bytes: int
+
+
+DEVICE_CAPACITY: Final = Capacity(1000, 16 * 1024 * 1024)
+BOX_CAPACITY: Final = Capacity(128, 2 * 1024 * 1024)
+"""A call's exchange is a dozen envelopes; a box is anonymous, so it gets little."""
+MAX_BOXES: Final = 100_000
+"""Reply boxes of one relay: they cost no account, so their number needs a bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMailbox:
+    """The mailbox of one device of an account."""
+
+    username: str
+    device_id: int
+
+    @property
+    def key(self) -> bytes:
+        """Return the bytes under which a backend stores it."""
+        return b"\x01" + self.device_id.to_bytes(2) + self.username.encode("ascii")
+
+    @property
+    def capacity(self) -> Capacity:
+        """Return what it may hold."""
+        return DEVICE_CAPACITY
+
+
+@dataclass(frozen=True, slots=True)
+class BoxMailbox:
+    """A reply box. Who knows the key it was made from may read it; who knows the box may write."""
+
+    box: bytes
+
+    @classmethod
+    def of_key(cls, key: bytes) -> Self:
+        """Return the box that belongs to a 32-byte key."""
+        return cls(hashlib.sha256(labelled("box", key)).digest())
+
+    @property
+    def key(self) -> bytes:
+        """Return the bytes under which a backend stores it."""
+        return b"\x02" + self.box
+
+    @property
+    def capacity(self) -> Capacity:
+        """Return what it may hold."""
+        return BOX_CAPACITY
+
+
+MailboxName = DeviceMailbox | BoxMailbox
+
+
+def mailbox_of(recipient: AccountRecipient | BoxRecipient) -> MailboxName:
+    """Return where an envelope for ``recipient`` goes, if that exists."""
+    match recipient:
+        case AccountRecipient():
+            return DeviceMailbox(recipient.username, recipient.device_id)
+        case BoxRecipient():
+            return BoxMailbox(recipient.box)
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One stored envelope; ``row`` orders and names it inside the relay and never leaves it."""
+
+    row: int
+    envelope: bytes
+
+
+@unique
+class Stored(Enum):
+    """What became of an envelope. The sender sees a difference only for FULL."""
+
+    NEW = auto()
+    AGAIN = auto()
+    REFUSED = auto()
+    FULL = auto()

@@ -1,0 +1,78 @@
+"""Canonical MessagePack (spec/wire.md): the only place that packs or unpacks, for both sides.
+
+A message is an array of typed fields. What decodes is exactly what would be encoded again:
+other spellings of the same value, trailing bytes, maps, extension types and floats are refused.
+It knows no message types of its own.
+"""
+
+from typing import Any, TypeVar
+
+import msgpack
+import msgspec
+
+from relay.wire.errors import WireError
+from relay.wire.limits import MAX_BUNDLE_FIELDS
+
+T = TypeVar("T")
+
+
+def encode(message: object, *, max_array: int = MAX_BUNDLE_FIELDS) -> bytes:
+    """Return the canonical bytes of a message struct (or of a plain value in tests).
+
+    Raises:
+        WireError: an array is longer than what `decode` takes: nobody could read it.
+    """
+    plain = msgspec.to_builtins(message, builtin_types=(bytes,))
+    _check_arrays(plain, max_array)
+    packed: bytes = msgpack.packb(plain, use_bin_type=True)
+    return packed
+
+
+def decode(data: bytes, kind: type[T], *, limit: int, max_array: int = MAX_BUNDLE_FIELDS) -> T:
+    """Read ``data`` (at most ``limit`` bytes) as one message of ``kind``.
+
+    ``max_array`` is the number of entries that any array may have.
+
+    Raises:
+        WireError: too long, not MessagePack, of another type, or not canonical.
+    """
+    if len(data) > limit:
+        raise WireError(f"message of {len(data)} bytes, at most {limit} are allowed")
+    plain = _unpack(data, max_array)
+    try:
+        message: T = msgspec.convert(plain, kind, strict=True, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise WireError(f"not a valid message: {error}") from error
+    if encode(message, max_array=max_array) != data:
+        raise WireError("not in canonical form")
+    return message
+
+
+def _check_arrays(plain: Any, max_array: int) -> None:
+    if isinstance(plain, list | tuple):
+        if len(plain) > max_array:
+            raise WireError(f"array of {len(plain)} entries, at most {max_array} are allowed")
+        for entry in plain:
+            _check_arrays(entry, max_array)
+
+
+def _unpack(data: bytes, max_array: int) -> Any:
+    unpacker = msgpack.Unpacker(
+        raw=False,
+        use_list=True,
+        strict_map_key=True,
+        max_buffer_size=max(len(data), 1),
+        max_str_len=len(data),
+        max_bin_len=len(data),
+        max_array_len=max_array,
+        max_map_len=0,
+        max_ext_len=0,
+    )
+    unpacker.feed(data)
+    try:
+        plain = unpacker.unpack()
+    except (msgpack.UnpackException, ValueError, RecursionError) as error:
+        raise WireError("not MessagePack within the limits") from error
+    if unpacker.tell() != len(data):
+        raise WireError("trailing bytes")
+    return plain

@@ -1,0 +1,22 @@
+"""Domain separation (spec/wire.md): a label and length-prefixed parts as one unambiguous string.
+
+Every signature, hash and KDF input of the protocol is built here. It computes no hash itself.
+"""
+
+from typing import Final
+
+PREFIX: Final = "e2ecall/1 "
+
+
+def labelled(purpose: str, *parts: bytes) -> bytes:
+    """Return ``u16(len(label)) || label || u32(len(part)) || part ...``, big-endian.
+
+    The label is ``e2ecall/1 <purpose>``. Two different sequences of parts never give the
+    same bytes, whatever the parts contain.
+    """
+    label = (PREFIX + purpose).encode("ascii")
+    pieces = [len(label).to_bytes(2), label]
+    for part in parts:
+        pieces.append(len(part).to_bytes(4))
+        pieces.append(part)
+    return b"".join(pieces)

@@ -1,0 +1,260 @@
+"""Vectors of whole calls (spec/call.md, "States"): each end's messages, byte for byte.
+
+A trace is one end's life as events: what its user does, what comes in, and what it then sends.
+"""
+
+from typing import Any
+
+from spec.vectors.generator.calls import CALL, CANDIDATE, OTHER_CANDIDATE, CallValues, media
+from spec.vectors.generator.encoding import Value, enc
+from spec.vectors.generator.form import VectorFile
+from spec.vectors.generator.primitives import dh_key, flipped
+
+Event = dict[str, Any]
+
+
+def caller_secrets(values: CallValues) -> dict[str, bytes]:
+    """Return what the caller draws."""
+    return {
+        "call_id": values.call_id,
+        "x25519_private": values.drawn("caller dh"),
+        "mlkem_seed": values.drawn("kem", 64),
+        "seed": values.drawn("seed"),
+        "nonce": values.drawn("nonce"),
+    }
+
+
+def callee_secrets(values: CallValues) -> dict[str, bytes]:
+    """Return what the callee draws, with the secret inside its encapsulation."""
+    return {
+        "x25519_private": values.drawn("callee dh"),
+        "mlkem_secret": values.encapsulated[0],
+        "mlkem_ciphertext": values.encapsulated[1],
+    }
+
+
+def _end(role: str, events: list[Event], values: CallValues = CALL) -> dict[str, Any]:
+    secrets = caller_secrets(values) if role == "caller" else callee_secrets(values)
+    return {
+        "role": role,
+        "caller": values.caller.shown,
+        "callee": values.callee.shown,
+        "secrets": secrets,
+        "media": enc(media(role)),
+        "reply_box": values.drawn(f"{role} box"),
+        "turn": values.ringing[6],
+        "events": events,
+    }
+
+
+def _does(action: str, *sends: list[Value], **options: Any) -> Event:
+    return {"do": action, **options, "sends": [enc(message) for message in sends]}
+
+
+def _gets(message: list[Value], *sends: list[Value]) -> Event:
+    return {"receive": enc(message), "sends": [enc(answer) for answer in sends]}
+
+
+REVEAL = CALL.message("Reveal", "caller", 0, CALL.drawn("nonce"))
+EARLY = CALL.message("Candidates", "caller", 1, [CANDIDATE])
+ANSWER = CALL.message("Answer", "callee", 0, True, True, [OTHER_CANDIDATE])
+MUTED = CALL.message("MediaState", "callee", 1, True, True)
+HANGUP = CALL.message("Hangup", "caller", 2, 1)
+
+PLACED = [_does("place", CALL.offer, wants_video=True)]
+RUNG = [*PLACED, _gets(CALL.ringing, REVEAL)]
+INVITED = [{"receive": enc(CALL.offer), "sends": []}]
+AWAITING = [*INVITED, _does("ring", CALL.ringing)]
+ALERTED = [*AWAITING, _gets(REVEAL)]
+
+
+def traces(file: VectorFile) -> None:
+    """Add the traces to call.json."""
+    for name, role, events in _whole_calls():
+        output = {"sas": f"{CALL.sas:08d}" if len(events) > 2 else None, "state": "ended"}
+        file.accept("call", f"call_{name}", "CALL-12", _end(role, events), output)
+    for name, requirement, role, before, message, reason in _refused():
+        given = _end(role, before) | {"message": enc(message)}
+        layer = "x25519" if reason == "bad_point" else "call"
+        file.refuse("call_receive", f"call_{name}", requirement, given, layer, reason)
+    for name, requirement, role, before, message, reason in _breaches():
+        given = _end(role, before) | {"message": enc(message)}
+        file.refuse("call_breach", f"call_{name}", requirement, given, "call", reason)
+
+
+def _whole_calls() -> list[tuple[str, str, list[Event]]]:
+    accepted = _does("accept", ANSWER, audio=True, video=True, candidates=[OTHER_CANDIDATE])
+    hangup = _does("hangup", HANGUP)
+    add = _does("add_candidates", EARLY, candidates=[CANDIDATE])
+    mute = _does("set_media_state", MUTED, muted=True, camera=True)
+    declined = CALL.message("Decline", "callee", 0, 1)
+    cancelled = CALL.message("Cancel", "caller", 1, 1)
+    return [
+        ("caller", "caller", [*RUNG, add, _gets(ANSWER), _gets(MUTED), hangup]),
+        ("callee", "callee", [*ALERTED, _gets(EARLY), accepted, mute, _gets(HANGUP)]),
+        ("declined_callee", "callee", [*ALERTED, _does("decline", declined)]),
+        ("declined_caller", "caller", [*RUNG, _gets(declined)]),
+        ("cancelled_caller", "caller", [*RUNG, _does("cancel", cancelled)]),
+        ("cancelled_callee", "callee", [*ALERTED, _gets(cancelled)]),
+        ("busy_callee", "callee", [*INVITED, _does("busy", CALL.bare("Busy", 0, 1))]),
+        ("busy_caller", "caller", [*PLACED, _gets(CALL.bare("Busy", 0, 1))]),
+        ("given_up_caller", "caller", [*PLACED, _does("cancel", CALL.bare("Cancel", 0, 1))]),
+        ("given_up_callee", "callee", [*INVITED, _gets(CALL.bare("Cancel", 0, 1))]),
+    ]
+
+
+_Refused = tuple[str, str, str, list[Event], list[Value], str]
+
+
+def _altered(message: list[Value]) -> list[Value]:
+    mac = message[-1]
+    if not isinstance(mac, bytes):
+        raise TypeError("no MAC to alter")
+    return [*message[:-1], flipped(mac, 63)]
+
+
+def _refused() -> list[_Refused]:
+    talking = [*RUNG, _gets(ANSWER)]
+    accepted = _does("accept", ANSWER, audio=True, video=True, candidates=[OTHER_CANDIDATE])
+    answered = [*ALERTED, accepted]
+    other = CallValues("another")
+    own = CALL.message("Hangup", "caller", 5, 1)
+    share = CALL.ringing[2:3]
+    bad_share: list[Value] = [*CALL.ringing[:2], bytes(32), *CALL.ringing[3:]]
+    if share == bad_share[2:3]:
+        raise ValueError("the share was not altered")
+    busy = CALL.message("Busy", "callee", 1, 1)
+    return [
+        ("ringing_twice", "CALL-03", "caller", RUNG, CALL.ringing, "unexpected_message"),
+        ("ringing_of_low_order", "PQXDH-02", "caller", PLACED, bad_share, "bad_point"),
+        ("answer_before_ringing", "CALL-12", "caller", PLACED, ANSWER, "unexpected_message"),
+        ("answer_twice", "CALL-12", "caller", talking, ANSWER, "unexpected_message"),
+        ("offer_to_caller", "CALL-12", "caller", RUNG, CALL.offer, "unexpected_message"),
+        ("reveal_to_caller", "CALL-12", "caller", RUNG, REVEAL, "unexpected_message"),
+        ("reveal_twice", "CALL-12", "callee", ALERTED, REVEAL, "unexpected_message"),
+        ("reveal_before_ringing", "CALL-04", "callee", INVITED, REVEAL, "unexpected_message"),
+        ("hangup_before_answer", "CALL-12", "callee", ALERTED, HANGUP, "unexpected_message"),
+        ("busy_after_ringing", "CALL-12", "caller", RUNG, busy, "unexpected_message"),
+        ("of_another", "CALL-12", "caller", talking, other.bare("Cancel", 0, 1), "wrong_call"),
+        (
+            "hangup_of_another",
+            "CALL-12",
+            "callee",
+            answered,
+            other.message("Hangup", "caller", 1, 1),
+            "wrong_call",
+        ),
+        ("hangup_mac_altered", "CALL-05", "callee", answered, _altered(HANGUP), "bad_mac"),
+        ("hangup_reflected", "CALLKEY-05", "caller", talking, own, "bad_mac"),
+        (
+            "hangup_with_mac_of_cancel",
+            "CALLKEY-05",
+            "callee",
+            answered,
+            [8, *CALL.message("Cancel", "caller", 2, 1)[1:]],
+            "bad_mac",
+        ),
+        (
+            "hangup_with_another_counter",
+            "CALLKEY-05",
+            "callee",
+            answered,
+            [8, CALL.call_id, 3, 1, HANGUP[-1]],
+            "bad_mac",
+        ),
+        (
+            "hangup_with_another_reason",
+            "CALLKEY-05",
+            "callee",
+            answered,
+            [8, CALL.call_id, 2, 3, HANGUP[-1]],
+            "bad_mac",
+        ),
+        ("candidates_mac_altered", "CALL-05", "callee", ALERTED, _altered(EARLY), "bad_mac"),
+        ("cancel_without_mac", "CALL-06", "callee", ALERTED, CALL.bare("Cancel", 1, 1), "bad_mac"),
+        ("decline_without_mac", "CALL-06", "caller", RUNG, CALL.bare("Decline", 0, 1), "bad_mac"),
+        (
+            "decline_with_mac_before_keys",
+            "CALL-06",
+            "caller",
+            PLACED,
+            CALL.message("Decline", "callee", 0, 1),
+            "bad_mac",
+        ),
+        ("candidates_twice", "CALL-12", "callee", [*ALERTED, _gets(EARLY)], EARLY, "replayed"),
+        (
+            "counter_behind_window",
+            "CALL-12",
+            "callee",
+            [*ALERTED, _gets(CALL.message("MediaState", "caller", 65, True, True))],
+            EARLY,
+            "replayed",
+        ),
+        (
+            "counter_too_large",
+            "CALL-12",
+            "callee",
+            ALERTED,
+            CALL.message("MediaState", "caller", 65_535, True, True),
+            "limit",
+        ),
+        (
+            "ninth_candidate",
+            "CALL-12",
+            "callee",
+            [*ALERTED, _gets(CALL.message("Candidates", "caller", 1, [CANDIDATE] * 8))],
+            CALL.message("Candidates", "caller", 2, [CANDIDATE]),
+            "limit",
+        ),
+        (
+            "ringing_with_wrong_codec",
+            "CALL-10",
+            "caller",
+            PLACED,
+            [*CALL.ringing[:4], media("callee", [[0, 2, 96, 1, None, None]]), *CALL.ringing[5:]],
+            "bad_media_description",
+        ),
+    ]
+
+
+def _breaches() -> list[_Refused]:
+    """Messages that end a call at once: the peer holds another key, or aims past the relay."""
+    wrong_nonce = CALL.message("Reveal", "caller", 0, CALL.drawn("another nonce"))
+    host: Value = [2, "192.168.1.1", 5000]
+    silent = [*PLACED, {"receive": enc(_ringing_without_camera()), "sends": None}]
+    values = CALL
+    if dh_key(values.drawn("caller dh")) != values.offer[2]:
+        raise ValueError("the Offer shows another share")
+    return [
+        ("reveal_mac_altered", "CALL-05", "callee", AWAITING, _altered(REVEAL), "bad_mac"),
+        (
+            "reveal_of_another_nonce",
+            "CALLKEY-01",
+            "callee",
+            AWAITING,
+            wrong_nonce,
+            "bad_commitment",
+        ),
+        ("answer_mac_altered", "CALL-05", "caller", RUNG, _altered(ANSWER), "bad_mac"),
+        (
+            "answer_with_host_candidate",
+            "CALL-11",
+            "caller",
+            RUNG,
+            CALL.message("Answer", "callee", 0, True, True, [host]),
+            "bad_candidate",
+        ),
+        (
+            "candidates_with_host",
+            "CALL-11",
+            "callee",
+            ALERTED,
+            CALL.message("Candidates", "caller", 1, [host]),
+            "bad_candidate",
+        ),
+        ("answer_under_another_key", "CALL-05", "caller", silent, ANSWER, "bad_mac"),
+    ]
+
+
+def _ringing_without_camera() -> list[Value]:
+    return [*CALL.ringing[:4], media("callee", [[0, 1, 111, 1, None, None]]), *CALL.ringing[5:]]

@@ -1,0 +1,144 @@
+"""The account at its own relay (spec/prekeys.md, spec/identity.md): lost requests, and races."""
+
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from e2ecall.client.contacts import ContactRecord
+from e2ecall.errors import ConnectionFailedError
+from e2ecall.io.store import RecordKind
+from relay.wire.codec import encode
+from relay.wire.messages import PrekeyCounts, PublishPrekeys, PutTokens, UpdateDeviceList
+from relay.wire.records import PreKeyKind
+from tests.client.devices import DAY, HOUR, devices
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_unconfirmed_prekeys_do_not_pile_up(tmp_path):
+    """PREKEYS-11: while the relay takes no prekeys nothing more is drawn; later all arrives."""
+    async with devices(tmp_path, "bob") as (place, bob):
+        place.counts, place.lost = PrekeyCounts(0, 0), {PublishPrekeys}
+        sizes = set()
+        for _ in range(8):
+            with pytest.raises(ConnectionFailedError):
+                await bob.maintain()
+            sizes.add(len(bob.store.get(RecordKind.PREKEYS, b"unpublished")))
+        assert len(sizes) == 1
+        place.lost, place.counts = set(), None
+        await bob.reopen()
+        await bob.maintain()
+        assert bob.store.get(RecordKind.PREKEYS, b"unpublished") is None
+        assert sum(key.kind is PreKeyKind.ONE_TIME_X25519 for key in place.prekeys["bob"]) == 200
+
+
+async def test_lost_renewal(tmp_path):
+    """WIRE-13: a renewal that never arrived does not lock the account out after an absence."""
+    async with devices(tmp_path, "bob") as (place, bob):
+        place.now += 3 * DAY
+        place.lost = {UpdateDeviceList}
+        with pytest.raises(ConnectionFailedError):
+            await bob.maintain()
+        place.lost = set()
+        place.now += 9 * DAY
+        await bob.reopen()
+        await bob.maintain()
+        assert place.accounts["bob"].device_list.version == 3
+
+
+async def test_lost_prekeys(tmp_path):
+    """PREKEYS-11: prekeys that expired before they arrived are left out, and new ones take over."""
+    async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
+        place.now += 2 * DAY
+        place.lost = {PublishPrekeys}
+        with pytest.raises(ConnectionFailedError):
+            await bob.maintain()
+        place.lost = set()
+        place.now += 19 * DAY
+        await bob.reopen()
+        await bob.maintain()
+        await carol.maintain()
+        assert (await bob.receive(await carol.send(bob, b"hello"))).proven
+
+
+async def test_maintained_twice_at_once(tmp_path):
+    """S3: a reconnection and the hourly look make one renewal between them, and one set of keys."""
+    async with devices(tmp_path, "bob") as (place, bob):
+        place.now += 10 * DAY
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(bob.maintain)
+        own = bob.account.local.verified_list.body.version
+        assert (own, place.accounts["bob"].device_list.version) == (2, 2)
+        assert len(bob.account.prekeys.sealing_keys()) == 2
+        place.counts = PrekeyCounts(0, 0)
+        before = bob.account.prekeys.next_key_id
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(bob.maintain)
+        assert bob.account.prekeys.next_key_id == before + 200
+
+
+async def test_maintained_while_messages_come(tmp_path):
+    """S3: a rotation and first messages at the same time lose neither keys nor used ones."""
+    async with devices(tmp_path, "bob", *(f"friend_{n}" for n in range(8))) as (
+        place,
+        bob,
+        *friends,
+    ):
+        envelopes = [await friend.send(bob, b"hello") for friend in friends]
+        place.now += 2 * DAY
+        async with anyio.create_task_group() as tasks:
+            for number, envelope in enumerate(envelopes):
+                tasks.start_soon(bob.receive, envelope)
+                if number == 3:
+                    tasks.start_soon(bob.maintain)
+        held = {(key.kind, key.key_id) for key in bob.account.prekeys.rotated}
+        served = place.bundle("bob", one_time=False)
+        for key in (served.signed_prekey, served.sealing_key, served.kem_prekey):
+            assert (key.kind, key.key_id) in held
+        used = sum(len(key.used_ephemerals) for key in bob.account.prekeys.rotated)
+        assert used == len(friends)
+
+
+async def test_crowded_for_weeks(tmp_path):
+    """PREKEYS-09: a flood of handshakes rotates keys daily at most; the record stays readable."""
+    async with devices(tmp_path, "bob") as (place, bob):
+        crowd = frozenset(number.to_bytes(32) for number in range(1024))
+        for _ in range(60):
+            state = bob.account.prekeys
+            rotated = tuple(
+                replace(key, used_ephemerals=crowd) if key.kind is PreKeyKind.SIGNED_X25519 else key
+                for key in state.rotated
+            )
+            async with bob.account.lock:
+                await bob.account.save_prekeys(replace(state, rotated=rotated))
+            place.now += 12 * HOUR
+            await bob.maintain()
+        assert len(bob.account.prekeys.sealing_keys()) <= 18
+        await bob.reopen()
+        assert bob.account.prekeys.sealing_keys()
+
+
+async def test_more_contacts_than_tokens(tmp_path):
+    """WIRE-21: of more contacts than the relay keeps tokens for the latest can reach us."""
+    async with devices(tmp_path, "bob") as (_, bob):
+        records = [
+            ContactRecord(
+                1, f"friend_{n}@relay.example", given_token=n.to_bytes(16), used=(n * 37) % 300
+            )
+            for n in range(300)
+        ]
+        before = bob.sessions.contacts.token_hashes()
+        await bob.store.write([record.change() for record in records])
+        hashes = bob.sessions.contacts.token_hashes()
+        assert len(hashes) == 128
+        assert encode(PutTokens(hashes))
+        await bob.store.write([replaced(records[0], used=300)])
+        assert hashes[0] != bob.sessions.contacts.token_hashes()[0]
+        assert not before
+
+
+def replaced(record, **changes):
+    return ContactRecord(1, record.address, given_token=record.given_token, **changes).change()

@@ -1,0 +1,260 @@
+"""Jitter buffers: order, loss, wrap-around and bounds, packet by packet with a given clock."""
+
+import random
+
+import pytest
+
+from e2ecall.media import jitter, video_jitter
+from e2ecall.media.jitter import AudioJitterBuffer, Fragment, sequence_delta
+from e2ecall.media.video_jitter import VideoJitterBuffer
+
+KEY, DELTA = b"\x00", b"\x01"
+
+
+def drain(buffer):
+    frames = []
+    while (frame := buffer.next_frame()) is not None:
+        frames.append(frame)
+    return frames
+
+
+def sound(sequence, data=b"opus"):
+    return Fragment(sequence & 0xFFFF, sequence * 960 & 0xFFFF_FFFF, True, True, data)
+
+
+def picture(sequence, parts=3, *, key=False, frame=None):
+    """Return the packets of one picture that begins at ``sequence``."""
+    frame = sequence if frame is None else frame
+    first = KEY if key else DELTA
+    return [
+        Fragment(
+            sequence + part & 0xFFFF,
+            frame * 3000 & 0xFFFF_FFFF,
+            part == parts - 1,
+            part == 0,
+            (first if part == 0 else b"") + bytes((frame & 0xFF, part)),
+        )
+        for part in range(parts)
+    ]
+
+
+def fed(buffer, fragments, now=0.0):
+    """Return the frames that come out while packets go in."""
+    frames = []
+    for fragment in fragments:
+        buffer.add(fragment, now)
+        frames += drain(buffer)
+    return frames
+
+
+def timestamps(frames):
+    return [frame.timestamp for frame in frames]
+
+
+@pytest.mark.parametrize(("a", "b", "delta"), [(1, 65535, 2), (65535, 1, -2), (7, 7, 0)])
+def test_sequence_numbers_wrap(a, b, delta):
+    """Distances between sequence numbers are right across 65535."""
+    assert sequence_delta(a, b) == delta
+
+
+# Sound.
+
+
+def test_sound_in_order_is_released_at_once():
+    """Without loss every packet leaves the buffer as it comes, also across 65535 (MEDIA-09)."""
+    buffer = AudioJitterBuffer()
+    for sequence in range(65530, 65545):
+        assert timestamps(fed(buffer, [sound(sequence)])) == [sequence * 960 & 0xFFFF_FFFF]
+    assert buffer.lost == 0
+
+
+def test_sound_out_of_order_is_put_in_order():
+    """A packet that is overtaken by two others is still played, in its place."""
+    buffer = AudioJitterBuffer()
+    frames = fed(buffer, [sound(n) for n in (65534, 65536, 65537, 65535, 65538)])
+    assert timestamps(frames) == [n * 960 for n in range(65534, 65539)]
+    assert buffer.lost == 0
+
+
+def test_sound_recovers_from_a_loss_without_delay():
+    """After a lost packet the following ones are released at once again."""
+    buffer = AudioJitterBuffer()
+    assert len(fed(buffer, [sound(n) for n in range(10)])) == 10
+    held = fed(buffer, [sound(n) for n in (11, 12, 13)])
+    assert held == []
+    assert len(fed(buffer, [sound(14)])) == 4
+    for sequence in range(15, 40):
+        assert len(fed(buffer, [sound(sequence)])) == 1
+    assert buffer.lost == 1
+
+
+def test_late_and_repeated_sound_is_ignored():
+    """A packet comes out once, and not after its successors."""
+    buffer = AudioJitterBuffer()
+    fed(buffer, [sound(n) for n in range(5)])
+    assert fed(buffer, [sound(3), sound(4), sound(0)]) == []
+    assert len(fed(buffer, [sound(5), sound(5)])) == 1
+
+
+def test_sound_after_a_long_gap_goes_on_at_once():
+    """A jump of more than two seconds is a new beginning."""
+    buffer = AudioJitterBuffer()
+    fed(buffer, [sound(0), sound(2)])
+    assert len(fed(buffer, [sound(2000)])) == 1
+    assert len(fed(buffer, [sound(2001)])) == 1
+
+
+def test_sound_flood_is_bounded():
+    """Packets in any order never leave more than a few in memory (MEDIA-09)."""
+    buffer, draw = AudioJitterBuffer(), random.Random(1)
+    for _ in range(5_000):
+        fed(buffer, [sound(draw.randrange(65536))])
+        assert len(buffer._held) <= jitter.AUDIO_HOLD + 1
+
+
+# Pictures.
+
+
+def test_a_picture_is_released_at_its_marker():
+    """The last packet of a picture releases it; the next picture need not begin (MEDIA-09)."""
+    buffer = VideoJitterBuffer()
+    packets = picture(65534, key=True)
+    assert fed(buffer, packets[:2]) == []
+    (frame,) = fed(buffer, packets[2:])
+    assert frame.data == KEY + bytes((0xFE, 0, 0xFE, 1, 0xFE, 2))
+    assert len(fed(buffer, picture(65537))) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_reordered_and_repeated_packets_give_whole_pictures_in_order(seed):
+    """Whatever the order within a window, pictures come out whole, once, and in order."""
+    draw, packets = random.Random(seed), []
+    for number in range(40):
+        packets += picture(65500 + number * 3, key=number == 0, frame=number)
+    shuffled = sorted(range(len(packets)), key=lambda at: at + draw.uniform(0, 8))
+    arriving = [packets[at] for at in shuffled]
+    arriving += [packets[draw.randrange(len(packets))] for _ in range(20)]
+    buffer = VideoJitterBuffer()
+    frames = fed(buffer, arriving)
+    assert timestamps(frames) == [number * 3000 for number in range(40)]
+    assert buffer.lost == 0
+
+
+def test_nothing_is_released_before_a_key_frame():
+    """A receiver that comes in the middle waits for a key frame, and asks for one."""
+    buffer = VideoJitterBuffer()
+    assert fed(buffer, picture(0) + picture(3), 1.0) == []
+    assert buffer.waiting
+    assert not buffer.feedback(1.0).key_frame
+    assert buffer.feedback(1.0 + video_jitter.FIRST_KEY_FRAME_WAIT).key_frame
+    assert len(fed(buffer, picture(6, key=True), 1.2)) == 1
+    assert not buffer.waiting
+
+
+def test_a_missing_packet_is_asked_for_again_and_again():
+    """While a packet is missing it is requested every 50 ms, and then comes out in order."""
+    buffer = VideoJitterBuffer()
+    fed(buffer, picture(0, key=True))
+    lost, *rest = picture(3)
+    assert fed(buffer, rest + picture(6), 1.0) == []
+    assert buffer.waiting
+    assert buffer.feedback(1.01).nack == ()  # aiortc has just asked by itself
+    assert buffer.feedback(1.06).nack == (3,)
+    assert buffer.feedback(1.07).nack == ()
+    assert buffer.feedback(1.12).nack == (3,)
+    assert len(fed(buffer, [lost], 1.13)) == 2
+    assert not buffer.waiting
+    assert buffer.lost == 0
+
+
+def test_a_packet_that_never_comes_is_given_up_for_a_key_frame():
+    """A lost packet and its lost retransmissions cost a third of a second, then a key frame."""
+    buffer = VideoJitterBuffer()
+    fed(buffer, picture(0, key=True))
+    fed(buffer, picture(3)[1:] + picture(6), 1.0)
+    feedback = buffer.feedback(1.0 + video_jitter.GIVE_UP)
+    assert feedback.key_frame
+    assert not buffer.feedback(1.0 + video_jitter.GIVE_UP + 0.1).key_frame
+    assert buffer.feedback(1.0 + video_jitter.GIVE_UP + video_jitter.KEY_FRAME_INTERVAL).key_frame
+    assert fed(buffer, picture(9), 1.7) == []
+    assert len(fed(buffer, picture(12, key=True), 1.8)) == 1
+    assert len(fed(buffer, picture(15), 1.8)) == 1
+    assert buffer.lost == 1
+    assert not buffer.waiting
+
+
+def test_a_key_frame_ends_the_waiting_for_older_packets():
+    """A whole key frame behind a gap is shown at once."""
+    buffer = VideoJitterBuffer()
+    fed(buffer, picture(0, key=True))
+    assert len(fed(buffer, picture(3)[1:] + picture(6, key=True), 1.0)) == 1
+    assert not buffer.waiting
+
+
+def test_after_a_refused_picture_the_next_is_a_key_frame():
+    """What refers to a picture that was not authentic is not released (MEDIA-06)."""
+    buffer = VideoJitterBuffer()
+    fed(buffer, picture(0, key=True))
+    buffer.refused()
+    assert fed(buffer, picture(3), 1.0) == []
+    assert buffer.feedback(1.0).key_frame
+    assert len(fed(buffer, picture(6, key=True), 1.1)) == 1
+
+
+def test_an_incomplete_key_frame_does_not_block_a_later_one():
+    """The first key frame may be lost too."""
+    buffer = VideoJitterBuffer()
+    assert fed(buffer, picture(0, key=True)[:2] + picture(3), 1.0) == []
+    assert buffer.feedback(1.06).nack == (2,)
+    assert buffer.feedback(1.5).key_frame
+    assert len(fed(buffer, picture(6, key=True), 1.6)) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param([Fragment(3, 9000, False, False, b"\1"), *picture(4)], id="no_start"),
+        pytest.param([*picture(3)[:2], *picture(5, frame=9)], id="no_marker"),
+    ],
+)
+def test_packets_that_are_no_picture_cost_one_key_frame(wrong):
+    """Packets that do not form a picture are dropped, and a key frame is asked for."""
+    buffer = VideoJitterBuffer()
+    fed(buffer, picture(0, key=True))
+    assert fed(buffer, wrong, 1.0) == []
+    assert buffer.feedback(1.0).key_frame
+    assert len(fed(buffer, picture(20, key=True), 1.2)) == 1
+
+
+def test_padding_between_pictures_is_passed_over():
+    """Empty packets, as browsers send to probe bandwidth, occupy a sequence number only."""
+    buffer = VideoJitterBuffer()
+    fed(buffer, picture(0, key=True))
+    assert fed(buffer, [Fragment(3, 3, False, False, b"")]) == []
+    assert len(fed(buffer, picture(4))) == 1
+    assert not buffer.waiting
+
+
+@pytest.mark.parametrize("kind", ["random", "endless"])
+def test_picture_flood_is_bounded(kind):
+    """Neither random packets nor a picture without end grow beyond the capacity (MEDIA-09)."""
+    buffer, draw = VideoJitterBuffer(), random.Random(2)
+    for number in range(3_000):
+        sequence = draw.randrange(65536) if kind == "random" else number & 0xFFFF
+        start = draw.random() < 0.1 if kind == "random" else number == 0
+        marker = kind == "random" and draw.random() < 0.1
+        buffer.add(Fragment(sequence, number, marker, start, KEY), number / 100)
+        drain(buffer)
+        feedback = buffer.feedback(number / 100)
+        assert len(feedback.nack) <= video_jitter.MAX_NACK
+        assert len(buffer._fragments) <= video_jitter.VIDEO_CAPACITY
+        assert len(buffer._key_starts) <= video_jitter.VIDEO_CAPACITY
+
+
+def test_after_a_flood_pictures_are_shown_again():
+    """A buffer full of nonsense recovers with the next key frame that follows it."""
+    buffer = VideoJitterBuffer()
+    for number in range(2_000):
+        buffer.add(Fragment(number, 1, False, number == 0, KEY), 1.0)
+    assert drain(buffer) == []
+    assert len(fed(buffer, picture(2_000, key=True), 2.0)) == 1

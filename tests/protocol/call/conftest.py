@@ -1,0 +1,233 @@
+"""Two real ends of a call, and every message that one of them could send in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from msgspec.structs import replace
+
+from e2ecall.protocol.call import Call
+from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets
+from e2ecall.protocol.call_table import CallState, Received, Role
+from e2ecall.protocol.callkeys import EpochKeys, Party
+from e2ecall.protocol.messages import (
+    Answer,
+    Busy,
+    Cancel,
+    Candidate,
+    Candidates,
+    CandidateType,
+    Codec,
+    Decline,
+    Hangup,
+    LeaveReason,
+    MediaDescription,
+    MediaState,
+    Reveal,
+    Ringing,
+    Stream,
+    StreamDescription,
+)
+from relay.wire.messages import TurnCredential
+
+NOW = 1_800_000_000.0
+UNSIGNED = bytes(64)
+CALLER = Party("alice@relay.example", 1, b"A" * 32, b"a" * 64)
+CALLEE = Party("bob@relay.example", 2, b"B" * 32, b"b" * 64)
+RELAYED = Candidate(CandidateType.RELAY, "198.18.7.9", 4000)
+
+
+def media(letter: str = "x") -> MediaDescription:
+    """Describe a microphone and a camera."""
+    return MediaDescription(
+        letter.encode() * 32,
+        letter * 4,
+        letter * 22,
+        (
+            StreamDescription(Stream.MICROPHONE, Codec.OPUS, 111, 1, None, None),
+            StreamDescription(Stream.CAMERA, Codec.VP8, 96, 2, 97, 3),
+        ),
+    )
+
+
+def place(now: float = NOW, **changes) -> Call:
+    """Place a call with fresh secrets."""
+    values = {
+        "media": media("c"),
+        "wants_video": True,
+        "reply_box": b"c" * 32,
+        "secrets": CallerSecrets.generate(),
+        "now": now,
+    }
+    return Call.place(CALLER, CALLEE, **(values | changes))
+
+
+def ring(call: Call, now: float = NOW, **changes) -> None:
+    """Let the callee's phone send its Ringing."""
+    values = {
+        "media": media("d"),
+        "reply_box": b"d" * 32,
+        "turn": TurnCredential("user", "password"),
+        "secrets": CalleeSecrets.generate(call.offer),
+        "now": now,
+    }
+    call.ring(**(values | changes))
+
+
+@dataclass
+class Pair:
+    """A caller and a callee, advanced together step by step; nothing is delivered unasked."""
+
+    caller: Call = field(default_factory=place)
+    callee: Call = field(init=False)
+    keys: EpochKeys | None = None
+    ringing: Ringing | None = None
+
+    def __post_init__(self) -> None:
+        (self.offer,) = self.caller.messages_to_send()
+        self.callee = Call.incoming(CALLEE, CALLER, self.offer, sent_at=NOW, now=NOW)
+
+    def ring(self) -> None:
+        ring(self.callee)
+        (self.ringing,) = self.callee.messages_to_send()
+        self.keys = self.callee._channel._keys
+
+    def show_ringing(self) -> None:
+        self.caller.receive(self.ringing, NOW)
+        (self.reveal,) = self.caller.messages_to_send()
+
+    def show_reveal(self) -> None:
+        self.callee.receive(self.reveal, NOW)
+
+    def accept(self) -> None:
+        self.callee.accept(audio=True, video=True, candidates=[RELAYED], now=NOW)
+        (self.answer,) = self.callee.messages_to_send()
+
+    def show_answer(self) -> None:
+        self.caller.receive(self.answer, NOW)
+
+    def connect(self) -> None:
+        self.caller.media_connected(NOW)
+        self.callee.media_connected(NOW)
+
+    def run(self, steps: int) -> Pair:
+        """Take the first ``steps`` of: ring, ringing in, reveal in, accept, answer in, connect."""
+        for step in self.STEPS[:steps]:
+            step(self)
+        return self
+
+    STEPS = (ring, show_ringing, show_reveal, accept, show_answer, connect)
+
+    def message(self, kind: Received, sender: Role, *, counter: int = 50, signed: bool = True):
+        """Make a well-formed message of this call, with a right MAC once there are keys."""
+        call_id, reason = self.offer.call_id, LeaveReason.NORMAL
+        nonce = getattr(self, "reveal", None) and self.reveal.nonce
+        mac = UNSIGNED if signed else None
+        message = {
+            Received.OFFER: lambda: self.offer,
+            Received.RINGING: lambda: self.ringing or self.shadow_ringing(),
+            Received.REVEAL: lambda: Reveal(call_id, counter, nonce or b"n" * 32, UNSIGNED),
+            Received.ANSWER: lambda: Answer(call_id, counter, True, True, (RELAYED,), UNSIGNED),
+            Received.DECLINE: lambda: Decline(call_id, counter, reason, mac),
+            Received.BUSY: lambda: Busy(call_id, counter, reason, mac),
+            Received.CANCEL: lambda: Cancel(call_id, counter, reason, mac),
+            Received.HANGUP: lambda: Hangup(call_id, counter, reason, UNSIGNED),
+            Received.CANDIDATES: lambda: Candidates(call_id, counter, (RELAYED,), UNSIGNED),
+            Received.MEDIA_STATE: lambda: MediaState(call_id, counter, True, False, UNSIGNED),
+        }[kind]()
+        if kind in (Received.OFFER, Received.RINGING) or message.mac is None or self.keys is None:
+            return message
+        return self.sign(sender, message)
+
+    def sign(self, sender: Role, message):
+        """Put the right MAC of ``sender`` on a message."""
+        return replace(message, mac=self.keys.mac(sender, message))
+
+    def shadow_ringing(self) -> Ringing:
+        """Return a valid Ringing without advancing the callee."""
+        shadow = Call.incoming(CALLEE, CALLER, self.offer, sent_at=NOW, now=NOW)
+        ring(shadow)
+        (ringing,) = shadow.messages_to_send()
+        return ringing
+
+
+def ended(pair: Pair) -> Pair:
+    pair.caller.hangup(NOW)
+    pair.callee.hangup(NOW)
+    pair.caller.messages_to_send()
+    pair.callee.messages_to_send()
+    return pair
+
+
+REACH = {
+    (Role.CALLER, CallState.OFFERED): Pair,
+    (Role.CALLER, CallState.RINGING): lambda: Pair().run(4),
+    (Role.CALLER, CallState.CONNECTING): lambda: Pair().run(5),
+    (Role.CALLER, CallState.CONNECTED): lambda: Pair().run(6),
+    (Role.CALLER, CallState.ENDED): lambda: ended(Pair().run(6)),
+    (Role.CALLEE, CallState.INVITED): Pair,
+    (Role.CALLEE, CallState.AWAITING_REVEAL): lambda: Pair().run(2),
+    (Role.CALLEE, CallState.ALERTING): lambda: Pair().run(3),
+    (Role.CALLEE, CallState.CONNECTING): lambda: Pair().run(5),
+    (Role.CALLEE, CallState.CONNECTED): lambda: Pair().run(6),
+    (Role.CALLEE, CallState.ENDED): lambda: ended(Pair().run(6)),
+}
+
+
+def snapshot(call: Call) -> tuple:
+    """Return all that a refusal must leave as it was."""
+    channel = call._channel
+    return (
+        call.state,
+        call.deadline(),
+        call.sas,
+        call._ringing,
+        call._secrets,
+        call._remote_candidates,
+        call._local_candidates,
+        call._media_state_counter,
+        list(call._outgoing),
+        list(call._events),
+        channel._counter,
+        channel._keys,
+        channel._window._highest,
+        list(channel._window._slots),
+    )
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What the tests of calls share."""
+
+    now = NOW
+    caller = CALLER
+    callee = CALLEE
+    relayed = RELAYED
+    unsigned = UNSIGNED
+    reach = REACH
+    Pair = Pair
+
+    media = staticmethod(media)
+    place = staticmethod(place)
+    ring = staticmethod(ring)
+    snapshot = staticmethod(snapshot)
+
+    @staticmethod
+    def at(role: Role, state: CallState) -> tuple[Pair, Call]:
+        """Return a pair whose end of this role is in this state, and that end."""
+        pair = REACH[role, state]()
+        call = pair.caller if role is Role.CALLER else pair.callee
+        assert call.state is state
+        call.events()
+        return pair, call
+
+
+@pytest.fixture
+def kit() -> Kit:
+    return Kit()
+
+
+@pytest.fixture
+def pair() -> Pair:
+    return Pair()

@@ -1,0 +1,101 @@
+"""A relay that dies, stops or cannot store (spec/wire.md, Delivery and Storage)."""
+
+import pytest
+import trio
+from websockets.exceptions import ConnectionClosed
+
+from relay.wire.messages import Done, GoingAway, OpenBox, PrekeyCounts, PrekeyStatus
+
+pytestmark = pytest.mark.trio
+
+
+async def test_killed_between_store_and_deliver(start_relay, tmp_path, speak, username):
+    """F1: an acknowledged Send survives kill -9 and is delivered after the restart, once."""
+    data = tmp_path / "data"
+    relay = start_relay("--data-dir", data)
+    async with speak.registered(relay.url, username) as (_, identity):
+        pass
+    letter = speak.letter(username, b"survives")
+    async with speak.wire(relay.url) as sender:
+        assert await sender.request(letter) == Done()
+        relay.kill()
+    again = start_relay("--data-dir", data, "--signalling", relay.name)
+    async with speak.wire(again.url) as client:
+        # The sender does not know whether it arrived, so it sends again.
+        assert await client.request(letter) == Done()
+        assert await client.request(identity.login(client.hello)) == Done()
+        assert await client.deliveries(1) == [b"survives"]
+        assert await client.request(speak.letter(username, b"the end")) == Done()
+        assert await client.deliveries(1) == [b"the end"]
+    again.terminate()
+
+
+async def test_killed_before_the_acknowledgement(start_relay, tmp_path, speak, username):
+    """F1: what was delivered but not acknowledged comes again after kill -9."""
+    data = tmp_path / "data"
+    relay = start_relay("--data-dir", data)
+    async with speak.registered(relay.url, username) as (client, identity):
+        await client.request(speak.letter(username, b"again"))
+        assert (await client.push()).envelope == b"again"
+        relay.kill()
+    again = start_relay("--data-dir", data, "--signalling", relay.name)
+    async with speak.wire(again.url) as client:
+        assert await client.request(identity.login(client.hello)) == Done()
+        assert await client.deliveries(1) == [b"again"]
+    again.terminate()
+
+
+async def test_restart_keeps_what_clients_know(start_relay, tmp_path, speak, username):
+    """After a restart the relay's key, accounts and boxes are the same."""
+    data = tmp_path / "data"
+    relay = start_relay("--data-dir", data)
+    async with speak.registered(relay.url, username) as (client, identity):
+        key = client.hello.relay_key
+        box = await client.request(OpenBox(bytes(32)))
+    assert relay.terminate()[0] == 0
+    assert (data / "relay.key").stat().st_mode & 0o777 == 0o600
+    again = start_relay("--data-dir", data, "--signalling", relay.name)
+    async with speak.wire(again.url) as client:
+        assert client.hello.relay_key == key
+        assert await client.request(identity.login(client.hello)) == Done()
+        assert await client.request(PrekeyStatus()) == PrekeyCounts(0, 0)
+        assert await client.request(OpenBox(bytes(32))) == box
+    again.terminate()
+
+
+async def test_going_away(start_relay, speak, username):
+    """SIGTERM: clients are told to come back, connections close with 1001, exit 0 in time."""
+    relay = start_relay()
+    async with speak.registered(relay.url, username) as (client, _):
+        stopped = []
+
+        async def stop():
+            stopped.append(await trio.to_thread.run_sync(relay.terminate))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop)
+            push = await client.push()
+            assert isinstance(push, GoingAway)
+            assert push.delay_ms > 0
+            with pytest.raises(ConnectionClosed):
+                await client.push()
+            assert client.socket.close_code == 1001
+    ((code, seconds),) = stopped
+    assert code == 0
+    assert seconds < 10
+
+
+async def test_stops_with_a_deaf_client(start_relay, speak):
+    """SIGTERM: a client that does not answer the closing handshake cannot hold the relay up."""
+    relay = start_relay()
+    stream = await trio.open_tcp_stream(*relay.address)
+    request = (
+        "GET /v1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    async with stream:
+        await stream.send_all(request.encode())
+        assert b"101" in await stream.receive_some()
+        code, seconds = await trio.to_thread.run_sync(relay.terminate)
+    assert code == 0
+    assert seconds < 14

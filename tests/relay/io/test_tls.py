@@ -1,0 +1,120 @@
+"""TLS on the signalling listener (relay/README.md), with an authority of the test."""
+
+import datetime as dt
+import ipaddress
+import ssl
+
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from relay.errors import OperatorError
+from relay.io.signalling import tls_context
+from relay.wire.messages import Done
+
+NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay test")])
+
+
+def make_authority(folder):
+    """Write a self-made certificate for 127.0.0.1 and its key; return both paths."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = dt.datetime.now(dt.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(NAME)
+        .issuer_name(NAME)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return paths
+
+
+@pytest.fixture
+def secure(start_relay, tmp_path):
+    certificate, key = make_authority(tmp_path)
+    config = tmp_path / "relay.toml"
+    config.write_text(f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+    relay = start_relay("--config", config)
+    yield relay, certificate
+    assert relay.terminate()[0] == 0
+    assert "Traceback" not in relay.log.read_text()
+
+
+@pytest.mark.trio
+async def test_wss(secure, speak, username):
+    """With a certificate the relay speaks TLS, and everything works over it."""
+    relay, certificate = secure
+    assert relay.url.startswith("wss://127.0.0.1:")
+    trusted = ssl.create_default_context(cafile=certificate)
+    async with speak.wire(relay.url, ssl=trusted) as client:
+        identity = speak.Identity(username, relay.name)
+        assert await client.request(identity.register(client.hello)) == Done()
+        assert await client.request(speak.letter(username, b"sealed")) == Done()
+        assert await client.deliveries(1) == [b"sealed"]
+
+
+@pytest.mark.trio
+async def test_unknown_authority(secure, speak):
+    """A client that does not trust the authority does not connect."""
+    relay, _ = secure
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        async with speak.wire(relay.url, ssl=ssl.create_default_context()):
+            pass
+    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+
+
+@pytest.mark.trio
+async def test_old_tls(secure, speak):
+    """TLS before 1.3 is refused."""
+    relay, certificate = secure
+    old = ssl.create_default_context(cafile=certificate)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises((ssl.SSLError, trio.BrokenResourceError)):
+        async with speak.wire(relay.url, ssl=old):
+            pass
+
+
+@pytest.mark.trio
+async def test_plaintext_on_tls(secure, speak):
+    """What is no TLS handshake is closed, and the relay lives on."""
+    relay, certificate = secure
+    stream = await trio.open_tcp_stream(*relay.address)
+    async with stream:
+        await stream.send_all(b"GET /v1 HTTP/1.1\r\n\r\n")
+        with trio.fail_after(15):
+            try:
+                while await stream.receive_some():
+                    pass
+            except trio.BrokenResourceError:
+                pass
+    async with speak.wire(relay.url, ssl=ssl.create_default_context(cafile=certificate)):
+        pass
+
+
+def test_bad_files(tmp_path):
+    """A missing file, or a key of another certificate, is refused in words."""
+    certificate, key = make_authority(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    _, foreign = make_authority(other)
+    for pair in ((certificate, tmp_path / "missing"), (certificate, foreign), (key, key)):
+        with pytest.raises(OperatorError):
+            tls_context(*map(str, pair))

@@ -1,0 +1,57 @@
+"""Rates (spec/wire.md, Limits)."""
+
+import pytest
+
+from relay.errors import RefusedError
+from relay.services.quota import Limiter, Rate
+from relay.wire.messages import ErrorCode
+
+
+def refusal(limiter, key, now):
+    with pytest.raises(RefusedError) as caught:
+        limiter.take(key, now)
+    return caught.value
+
+
+def test_burst_then_rate():
+    """A burst passes at once, then as many as the rate gives; the refusal says when."""
+    limiter = Limiter(Rate(0.5, 3))
+    for _ in range(3):
+        limiter.take("a", 100.0)
+    error = refusal(limiter, "a", 100.0)
+    assert (error.code, error.retry_after) == (ErrorCode.TOO_MANY, 2)
+    limiter.take("a", 102.0)
+    refusal(limiter, "a", 102.0)
+
+
+def test_keys_are_separate():
+    """One key's use does not count for another."""
+    limiter = Limiter(Rate(1, 1))
+    limiter.take("a", 0.0)
+    limiter.take("b", 0.0)
+
+
+def test_refusal_costs_nothing():
+    """Asking in vain does not lengthen the wait."""
+    limiter = Limiter(Rate(1, 1))
+    limiter.take("a", 0.0)
+    for _ in range(10):
+        refusal(limiter, "a", 0.5)
+    limiter.take("a", 1.0)
+
+
+def test_memory_is_bounded():
+    """However many keys there are, only so many buckets are kept."""
+    limiter = Limiter(Rate(1, 1), max_keys=10)
+    for number in range(1000):
+        limiter.take(str(number), 0.0)
+    assert len(limiter._buckets) == 10
+    refusal(limiter, "999", 0.0)
+
+
+def test_clock_going_back():
+    """A clock that goes back grants nothing and takes nothing."""
+    limiter = Limiter(Rate(1, 1))
+    limiter.take("a", 100.0)
+    refusal(limiter, "a", 50.0)
+    limiter.take("a", 101.0)

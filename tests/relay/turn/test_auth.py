@@ -1,0 +1,208 @@
+"""Long-term credentials and stateless nonces: attack line T3."""
+
+import os
+
+import aioice.stun
+import pytest
+
+from relay.turn.attributes import AttributeType as Type
+from relay.turn.attributes import TransportAddress
+from relay.turn.auth import NONCE_LIFETIME, Nonces, long_term_key
+from relay.turn.stun import MessageClass, Method, encode_message
+
+HERE = TransportAddress.parse("192.0.2.1", 1234)
+NOW = 1_800_000_000.0
+
+
+def test_nonce_is_valid_for_its_client_until_it_expires():
+    """A nonce needs no memory: any holder of the key checks it (TURN-20)."""
+    issuer, checker = Nonces(b"k" * 32), Nonces(b"k" * 32)
+    nonce = issuer.issue(NOW, HERE)
+    assert checker.is_valid(NOW + NONCE_LIFETIME - 1, nonce, HERE)
+    assert not checker.is_valid(NOW + NONCE_LIFETIME, nonce, HERE)
+
+
+@pytest.mark.parametrize("elsewhere", [("192.0.2.2", 1234), ("192.0.2.1", 1235), ("::1", 1234)])
+def test_nonce_of_another_address(elsewhere):
+    """T3: a nonce is worth nothing from another address or port (TURN-21)."""
+    nonce = Nonces(b"k" * 32).issue(NOW, HERE)
+    assert not Nonces(b"k" * 32).is_valid(NOW, nonce, TransportAddress.parse(*elsewhere))
+
+
+def test_nonce_of_another_relay():
+    """T3: a nonce under another key is refused (TURN-20)."""
+    assert not Nonces(b"k" * 32).is_valid(NOW, Nonces(b"o" * 32).issue(NOW, HERE), HERE)
+
+
+def test_tampered_nonces():
+    """T3: no other spelling, no flipped bit and no prefix of a nonce is valid (TURN-20)."""
+    nonces = Nonces(b"k" * 32)
+    nonce = nonces.issue(NOW, HERE)
+    for bit in range(len(nonce) * 8):
+        flipped = bytearray(nonce)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert not nonces.is_valid(NOW, bytes(flipped), HERE)
+    others = [nonce[:length] for length in range(len(nonce))]
+    for other in [*others, nonce + b"=", nonce + nonce, b"\xff" * 20, b"A" * 20]:
+        assert not nonces.is_valid(NOW, other, HERE)
+
+
+def test_short_key():
+    """A nonce key that could be guessed is not accepted."""
+    with pytest.raises(ValueError, match="at least"):
+        Nonces(b"short")
+
+
+# Through the server.
+
+
+def test_challenge_then_success(world):
+    """Without MESSAGE-INTEGRITY the answer is 401 with realm and nonce, with it success.
+
+    TURN-20.
+    """
+    client = world.client()
+    bare = encode_message(
+        Method.ALLOCATE, MessageClass.REQUEST, os.urandom(12), [(Type.LIFETIME, bytes(4))]
+    )
+    response = client.answer(bare)
+    assert response.error_code == 401
+    assert response.attributes["REALM"] == "e2ecall"
+    assert len(response.attributes["NONCE"]) == 20
+    assert client.allocate().error_code is None
+
+
+@pytest.mark.parametrize(
+    "username", ["1700000000:ticket-a", "1800003600:ticket", "x", "", "\0", "ü:ticket-a"]
+)
+def test_unknown_or_expired_username(world, username):
+    """T3: an expired or foreign username is a 401 with a fresh nonce (TURN-20)."""
+    client = world.client()
+    client.username = username
+    response = client.allocate()
+    assert response.error_code == 401
+    assert response.attributes["NONCE"]
+
+
+def test_username_that_is_no_text(world):
+    """T3: a username that is not UTF-8 is a 401 (TURN-20)."""
+    client = world.client()
+    client.challenge()
+    values = [(Type.USERNAME, b"\xff\xfe"), (Type.REALM, client.realm), (Type.NONCE, client.nonce)]
+    data = encode_message(Method.ALLOCATE, MessageClass.REQUEST, os.urandom(12), values, key=b"any")
+    assert client.answer(data).error_code == 401
+
+
+def test_wrong_password(world):
+    """T3: a credential with another password is a 401 (TURN-20)."""
+    client = world.client()
+    client.challenge()
+    right = long_term_key(client.username, "e2ecall", client.password)
+    client.password = "guess"
+    data = client.signed(Method.ALLOCATE, [world_udp()])
+    response = client.answer(data)
+    assert response.error_code == 401
+    assert not response.check_message_integrity(right)
+
+
+def world_udp():
+    return (Type.REQUESTED_TRANSPORT, bytes((17, 0, 0, 0)))
+
+
+def test_expired_between_requests(world):
+    """T3: a credential that expires ends what may be asked with it (TURN-20)."""
+    client = world.client(expires_in=900)
+    assert client.allocate().error_code is None
+    world.now += 900
+    assert client.refresh(600).error_code == 401
+
+
+@pytest.mark.parametrize("bit", range(0, 400, 7))
+def test_tampered_requests(world, bit):
+    """T3: a flipped bit of a signed request never makes an allocation (TURN-20)."""
+    client = world.client()
+    data = bytearray(client.signed(Method.ALLOCATE, [world_udp()], fingerprint=False))
+    data[bit // 8] ^= 1 << bit % 8
+    for _, reply in client.send(bytes(data)):
+        message = aioice.stun.parse_message(reply)
+        assert message.message_class is not aioice.stun.Class.RESPONSE or (
+            message.message_method is aioice.stun.Method.BINDING
+        )
+    assert world.core.counters.allocations == 0
+
+
+@pytest.mark.parametrize("missing", [Type.USERNAME, Type.REALM, Type.NONCE])
+def test_half_a_credential(world, missing):
+    """MESSAGE-INTEGRITY without username, realm or nonce is a 400 (RFC 8489 section 9.2.4)."""
+    client = world.client()
+    client.challenge()
+    values = [
+        (Type.USERNAME, client.username.encode()),
+        (Type.REALM, client.realm),
+        (Type.NONCE, client.nonce),
+    ]
+    kept = [(kind, value) for kind, value in values if kind != missing]
+    data = encode_message(Method.ALLOCATE, MessageClass.REQUEST, os.urandom(12), kept, key=b"k")
+    ((_, reply),) = client.send(data)
+    assert aioice.stun.parse_message(reply).error_code == 400
+
+
+def test_other_realm(world):
+    """T3: a realm that is not this server's is a 401 (TURN-20)."""
+    client = world.client()
+    client.challenge()
+    client.realm = b"elsewhere"
+    assert client.allocate().error_code == 401
+
+
+def test_stale_nonce(world):
+    """T3: an expired nonce is a 438 that brings a fresh one, with which it works (TURN-20)."""
+    client = world.client()
+    client.challenge()
+    world.now += NONCE_LIFETIME
+    response = client.allocate()
+    assert response.error_code == 438
+    client.nonce = response.attributes["NONCE"]
+    assert client.allocate().error_code is None
+    assert world.core.counters.stale_nonces == 1
+
+
+def test_captured_request_from_elsewhere(world):
+    """T3: a recorded request, replayed from another address, is a 438 and changes nothing.
+
+    TURN-21.
+    """
+    client, thief = world.client(), world.client()
+    recorded = client.signed(Method.ALLOCATE, [world_udp()])
+    ((_, reply),) = thief.send(recorded)
+    assert aioice.stun.parse_message(reply).error_code == 438
+    assert world.core.counters.allocations == 0
+
+
+def test_stale_nonce_is_told_only_to_who_knows_the_password(world):
+    """T3: with a bad password and a bad nonce the answer is 401 (TURN-20)."""
+    client = world.client()
+    client.challenge()
+    client.nonce, client.password = b"x" * 20, "guess"
+    assert client.allocate().error_code == 401
+
+
+def test_any_worker_serves(turn):
+    """A nonce of one worker is good at another with the same key (TURN-20)."""
+    world = turn.World()
+    client = world.client()
+    client.challenge()
+    world.core = turn.make_core()
+    assert client.allocate().error_code is None
+
+
+def test_challenges_are_small(world):
+    """T3: whatever is sent, an unauthenticated answer stays within 80 bytes (TURN-22)."""
+    client = world.client()
+    for method in (Method.ALLOCATE, Method.REFRESH, Method.CREATE_PERMISSION, Method.CHANNEL_BIND):
+        for attributes in ([], [(0x8022, b"x" * 700)], [(0x7777, b"")]):
+            data = encode_message(
+                method, MessageClass.REQUEST, os.urandom(12), attributes, fingerprint=True
+            )
+            ((_, reply),) = client.send(data)
+            assert len(reply) <= 80
