@@ -274,8 +274,7 @@ class Call(CallCore):
         if message.call_id != self.call_id:
             raise RemoteProtocolError(Reason.WRONG_CALL)
         self._check(Received(type(message).__name__))
-        if isinstance(message, Offer):
-            raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)  # the table lists none
+        assert not isinstance(message, Offer)  # the table lists none
         if isinstance(message, Ringing):
             self._receive_ringing(message, now)
         else:
@@ -283,8 +282,7 @@ class Call(CallCore):
 
     def _receive_ringing(self, ringing: Ringing, now: float) -> None:
         secrets = self._secrets
-        if secrets is None:
-            raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)
+        assert secrets is not None  # a caller has them until its Ringing
         check_media_description(ringing.media)
         keys = secrets.derive(self._local, self._remote, self._offer, ringing)
         nonce = secrets.nonce.expose()
@@ -332,12 +330,12 @@ class Call(CallCore):
                 self._peer_left(Received.BUSY, EndReason.BUSY, message.reason)
             case Cancel():
                 self._peer_left(Received.CANCEL, EndReason.CANCELLED, message.reason)
-            case Hangup():
+            case _:
+                assert isinstance(message, Hangup)
                 self._peer_left(Received.HANGUP, EndReason.HANGUP, message.reason)
 
     def _receive_reveal(self, reveal: Reveal, now: float) -> None:
-        if self._call_keys is None:
-            raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)
+        assert self._call_keys is not None  # a callee has them from its Ringing to the Reveal
         try:
             verify_commitment(self._offer, self._remote, self._local, reveal.nonce)
         except RemoteProtocolError as error:
@@ -418,8 +416,7 @@ class Call(CallCore):
         )
 
     def _need_ringing(self) -> Ringing:
-        if self._ringing is None:
-            raise LocalProtocolError("there was no Ringing in this call")
+        assert self._ringing is not None  # no state before it asks
         return self._ringing
 
     def _check_room(self, more: int) -> None:

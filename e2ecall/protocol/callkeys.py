@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from e2ecall.crypto.kdf import labelled_hash, labelled_kdf, labelled_mac, verify_mac
-from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
+from e2ecall.errors import Reason, RemoteProtocolError
 from e2ecall.protocol.call_table import Role
 from e2ecall.protocol.messages import (
     AuthenticatedMessage,
@@ -97,8 +97,7 @@ class EpochKeys:
         key = self._derive("call mac key", SECRET_BYTES, _DIRECTION[sender])
         fields = message.__struct_fields__[2:-1]
         tag = message.__struct_config__.tag
-        if not isinstance(tag, int):
-            raise LocalProtocolError("a call message has a number")
+        assert isinstance(tag, int)  # each call message has a number
         return labelled_mac(
             "call message",
             key,

@@ -15,7 +15,7 @@ CIPHERS = [
 
 @pytest.mark.parametrize(("cipher", "nonce_bytes"), CIPHERS)
 def test_round_trip(cipher, nonce_bytes, refused):
-    """R12: only what was encrypted decrypts; anything else, also a cut tag, is refused."""
+    """R12, PQXDH-01: only what was encrypted decrypts; a cut tag is refused like all else."""
     box, nonce = cipher(Secret(b"k" * 32)), bytes(nonce_bytes)
     sealed = box.encrypt(nonce, b"plain", b"aad")
     assert len(sealed) == 5 + aead.TAG_BYTES

@@ -59,7 +59,7 @@ def test_hmac_sha512():
 
 
 def test_mac_verification(refused):
-    """R12: a wrong or shortened MAC is refused."""
+    """R12, PQXDH-01: a wrong or shortened MAC is refused."""
     tag = labelled_mac("thing", Secret(b"k" * 32), b"a")
     verify_mac(tag, tag)
     for wrong in (tag[:-1], tag[:16], b"", tag[:-1] + bytes([tag[-1] ^ 1])):

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from e2ecall.crypto import x25519
 from e2ecall.crypto.x25519 import X25519KeyPair, check_public_key
 from e2ecall.errors import Reason
 from e2ecall.secret import Secret
@@ -87,3 +88,11 @@ def test_length(refused, length):
     """P3: a key of another length is refused."""
     with refused(Reason.BAD_POINT):
         check_public_key(b"\x09" + bytes(max(length - 1, 0)) if length else b"")
+
+
+def test_low_order_is_refused_twice(monkeypatch, refused):
+    """P3: were the check of the key missing, an all-zero result would still be refused."""
+    monkeypatch.setattr(x25519, "check_public_key", lambda _public: None)
+    for u in LOW_ORDER:
+        with refused(Reason.BAD_POINT):
+            x25519.exchange(Secret(b"k" * 32), encoded(u))

@@ -209,3 +209,12 @@ def test_renewal():
     assert renewed.owns_list(first.hash)
     assert renewed.owns_list(second.hash)
     assert not replace(renewed, previous_lists=()).owns_list(first.hash)
+
+
+def test_devices_are_found_by_id(make, refused):
+    """IDENTITY-01: a device is the one with its id, and there is no other for it."""
+    devices = [DeviceKeys.generate(device_id).public for device_id in (1, 2, 7)]
+    verified = check(make(devices=devices))
+    assert [verified.device(device.device_id) for device in devices] == devices
+    with refused(Reason.UNKNOWN_KEY):
+        verified.device(3)

@@ -45,6 +45,7 @@ def test_batches(bob):
     split = batches(bob.published)
     assert [prekey for batch in split for prekey in batch] == bob.published
     assert all(len(encode(PublishPrekeys(batch))) < 49_152 for batch in split)
+    assert batches([]) == []
 
 
 def test_rotation(bob):
@@ -172,6 +173,16 @@ def test_bundle(bob, refused):
     assert check(bundle, bob).one_time_prekey == bundle.one_time_prekey
     with refused(Reason.EXPIRED):
         check(bundle, bob, now=bob.now + 18 * DAY)
+
+
+@pytest.mark.parametrize("slot", ["signed_prekey", "sealing_key", "kem_prekey", "one_time_prekey"])
+def test_expired_prekey(bob, refused, slot):
+    """PREKEYS-02: one prekey that is out of date is enough to refuse a bundle."""
+    bundle = bob.bundle()
+    prekey: PreKey = getattr(bundle, slot)
+    old = sign_prekey(bob.local, prekey.kind, prekey.key_id, expires=int(bob.now), key=prekey.key)
+    with refused(Reason.EXPIRED):
+        check(msgspec.structs.replace(bundle, **{slot: old}), bob)
 
 
 @pytest.mark.parametrize("slot", ["signed_prekey", "sealing_key", "kem_prekey", "one_time_prekey"])

@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from e2ecall.errors import LocalProtocolError, Reason
@@ -14,6 +15,7 @@ from e2ecall.protocol.peer import (
 )
 from e2ecall.protocol.prekeys import maintain
 from e2ecall.protocol.sealing import SealingKeyExpiredError
+from e2ecall.protocol.session import Unsealed, unseal
 from relay.wire.messages import PrekeyCounts
 
 DAY = 86_400
@@ -313,3 +315,54 @@ def test_handshake_with_an_own_older_list(alice, bob):
     assert bob.refuses(envelope).reason is Reason.STALE_DEVICE_LIST
     bob.local = renewed
     assert bob.receive(envelope).plaintext == b"m"
+
+
+def test_crossed_marks_stay(alice, bob):
+    """SESSION-05: two crossed sessions stay marked, however often the active one changes."""
+    alice.initiate(bob)
+    bob.initiate(alice)
+    to_bob, to_alice = alice.send(bob, b"1"), bob.send(alice, b"1")
+    bob.receive(to_bob)
+    alice.receive(to_alice)
+    held = bob.send(alice, b"held back")
+    for n in range(3):
+        bob.receive(alice.send(bob, b"%d" % n))
+        alice.receive(bob.send(alice, b"%d" % n))
+    for one, other in ((alice, bob), (bob, alice)):
+        assert [session.crossed for session in one.peers[other.address].sessions] == [True, True]
+    alice.receive(held)
+    settle(alice, bob)
+    alice.now = bob.now = alice.now + 14 * DAY
+    for one, other in ((alice, bob), (bob, alice)):
+        peer = without_expired_keys(one.peers[other.address], now=one.now)
+        assert [session.crossed for session in peer.sessions] == [True]
+
+
+def test_claimed_identity(alice, bob, refused):
+    """What an initial message claims can be read before it is received, and may be nonsense."""
+    peer = alice.initiate(bob)
+    unsealed = unseal(bob.local, bob.prekeys, alice.send(bob, b"m"))
+    assert unsealed.claimed_identity == alice.local.identity.public
+    initial = unsealed.frame.initial
+    nonsense = msgspec.structs.replace(initial.device_list, body=b"\xc0")
+    frame = replace(unsealed.frame, initial=msgspec.structs.replace(initial, device_list=nonsense))
+    with refused(Reason.MALFORMED):
+        _ = Unsealed(frame, unsealed.claim).claimed_identity
+    bob.receive(alice.send(bob, b"m"))
+    alice.receive(bob.send(alice, b"m"))
+    assert alice.peers[bob.address].active.session_id == peer.active.session_id
+    assert unseal(bob.local, bob.prekeys, alice.send(bob, b"m")).claimed_identity is None
+
+
+def test_older_sealing_key_in_a_handshake(talking):
+    """SESSION-06: nor does one that comes in a handshake, which may have waited for days."""
+    alice, bob = talking
+    bob.initiate(alice)
+    late = bob.send(alice, b"late")
+    bob.prekeys, _ = maintain(
+        bob.prekeys, bob.local, PrekeyCounts(100, 100), now=alice.now + 2 * DAY
+    )
+    newer = bob.prekeys.sealing_key
+    alice.peers[bob.address] = with_sealing_key(alice.peers[bob.address], newer, now=alice.now)
+    assert alice.receive(late).initial
+    assert alice.peers[bob.address].sealing_key == newer

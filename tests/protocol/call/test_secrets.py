@@ -1,4 +1,4 @@
-"""What the ends draw, tell and keep (spec/call.md, spec/callkeys.md), and what they refuse to do."""
+"""What ends draw, tell, keep and refuse to do themselves (spec/call.md, spec/callkeys.md)."""
 
 import gc
 

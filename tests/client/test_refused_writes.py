@@ -1,0 +1,30 @@
+"""What a disk that refuses a write costs (spec/store.md, "Inbox"): nothing."""
+
+import pytest
+
+from e2ecall.errors import StoreError
+from e2ecall.io.store import RecordKind
+from tests.client.devices import devices
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first_contact", "known_peer"])
+async def test_the_text_comes_again(tmp_path, monkeypatch, first):
+    """INBOX-05: after a write that failed nothing has changed, and the same envelope is read."""
+    async with devices(tmp_path, "alice", "bob") as (_, alice, bob):
+        if not first:
+            await bob.receive(await alice.send(bob, b"hello"))
+            await alice.receive(await bob.send(alice, b"hello"))
+        envelope = await alice.send(bob, b"text")
+        before = {kind: bob.store.all(kind) for kind in RecordKind}
+
+        def full(_changes):
+            raise StoreError("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bob.store._file, "commit", full)
+            with pytest.raises(StoreError):
+                await bob.receive(envelope)
+        assert {kind: bob.store.all(kind) for kind in RecordKind} == before
+        assert (await bob.receive(envelope)).payload.body == b"text"
