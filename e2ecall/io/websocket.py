@@ -27,6 +27,9 @@ CONNECT_TIMEOUT: Final = 10.0
 PING_INTERVAL: Final = 20.0
 """Seconds of silence after which a ping goes out; as many again without an answer end it."""
 
+WRITE_TIMEOUT: Final = 5.0
+"""Seconds that the other end may take to make room for a message; normally there is room."""
+
 _CLOSE_TIMEOUT: Final = 1.0
 _CHUNK: Final = 65_536
 _STREAM_ERRORS: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
@@ -97,7 +100,7 @@ class WebSocket:
         return socket
 
     async def send(self, message: bytes) -> None:
-        """Send one binary message. Cancelled half-way through, the connection is broken.
+        """Send one binary message; whole, also if it is cancelled meanwhile.
 
         Raises:
             ConnectionFailedError: the connection is gone.
@@ -137,7 +140,7 @@ class WebSocket:
             if self._protocol.state is State.OPEN:
                 self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
                 with contextlib.suppress(ConnectionFailedError):
-                    await self._flush()
+                    await self._flush(_CLOSE_TIMEOUT)
         await anyio.aclose_forcefully(self._stream)
 
     async def _read_some(self) -> None:
@@ -164,19 +167,31 @@ class WebSocket:
                 elif event.opcode in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
                     self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
 
-    async def _flush(self) -> None:
+    async def _flush(self, limit: float | None = None) -> None:
         # One writer at a time: what two tasks queued must not be interleaved on the stream.
         async with self._send_lock:
             for data in self._protocol.data_to_send():
-                if self._broken or not data:
-                    continue
-                try:
-                    await self._stream.send(data)
-                except BaseException as error:
-                    self._broken = True  # half a frame may be out
-                    if isinstance(error, _STREAM_ERRORS):
-                        raise ConnectionFailedError("the connection to the relay broke") from error
-                    raise
+                if self._broken:
+                    raise ConnectionFailedError("the connection to the relay broke")
+                if data:
+                    await self._write(data, WRITE_TIMEOUT if limit is None else limit)
+
+    async def _write(self, data: bytes, limit: float) -> None:
+        """Write a whole frame: one task's cancellation must not leave the others half of it."""
+        sent = False
+        try:
+            with anyio.move_on_after(limit, shield=True):
+                await self._stream.send(data)
+                sent = True
+        except _STREAM_ERRORS as error:
+            raise ConnectionFailedError("the connection to the relay broke") from error
+        finally:
+            if not sent:
+                # Whoever reads learns of it here, and not only when an answer is missed.
+                self._broken = True
+                await anyio.aclose_forcefully(self._stream)
+        if not sent:
+            raise ConnectionFailedError("the relay does not read any more")
 
     def _close_text(self) -> str:
         close = self._protocol.close_rcvd
