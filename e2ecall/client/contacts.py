@@ -5,7 +5,7 @@ A contact is one address. It holds no keys of sessions: those are `e2ecall.clien
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
@@ -17,6 +17,8 @@ from relay.wire.limits import MAX_BUNDLE_FIELDS, TOKEN_BYTES
 from relay.wire.messages import Token
 from relay.wire.names import Address
 from relay.wire.records import AddressText, Key32, UnixSeconds
+
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,12 @@ class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     ``token`` lets us reach them, ``given_token`` is what they show to reach us; ``told_key_id``
     is the newest of our sealing keys that they know. ``used`` is about when something was last
-    sent or received, in Unix seconds.
+    sent or received, ``checked`` when the relay was last asked whether they are on another device,
+    both in Unix seconds. ``other_identity`` is what the relay vouched for when it was not the
+    known one.
     """
 
-    format: Annotated[int, Meta(ge=1, le=1)]
+    format: Annotated[int, Meta(ge=2, le=2)]
     address: AddressText
     verified_identity: Key32 | None = None
     token: Token | None = None
@@ -48,6 +52,9 @@ class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     told_key_id: Annotated[int, Meta(ge=0)] = 0
     used: UnixSeconds = 0
     identity_changed: bool = False
+    other_identity: Key32 | None = None
+    blocked: bool = False
+    checked: UnixSeconds = 0
 
     def __repr__(self) -> str:
         """Show the address alone: tokens are secrets."""
@@ -71,7 +78,7 @@ class Contacts:
 
     def get(self, address: Address) -> ContactRecord:
         """Return what is known of an address; of a new one, nothing."""
-        return self._records.get(str(address).encode()) or ContactRecord(1, str(address))
+        return self._records.get(str(address).encode()) or ContactRecord(_FORMAT, str(address))
 
     def all(self) -> tuple[ContactRecord, ...]:
         """Return all contacts in the order of their addresses."""

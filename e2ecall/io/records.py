@@ -40,6 +40,10 @@ class RecordKind(IntEnum):
     REQUEST = 8
 
 
+Records = dict[tuple[RecordKind, bytes], bytes]
+"""Values by kind and key: all that a store holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Put ``value`` under (kind, key), or delete what is there when ``value`` is None."""

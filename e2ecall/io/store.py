@@ -16,9 +16,9 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from e2ecall.crypto.argon2 import RECOMMENDED, Argon2Cost
-from e2ecall.errors import StoreError
-from e2ecall.io.records import Change, RecordKind
-from e2ecall.io.storefile import Records, StoreFile, open_file
+from e2ecall.errors import LocalProtocolError, StoreError
+from e2ecall.io.records import Change, RecordKind, Records
+from e2ecall.io.storefile import StoreFile, open_file
 from e2ecall.secret import Secret
 
 __all__ = ["Change", "RecordKind", "Store"]
@@ -69,6 +69,25 @@ class Store:
         if self._is_closed:
             raise StoreError("the store is closed")
         await self._finish(lambda: self._commit(listed))
+
+    async def change_passphrase(
+        self, passphrase: Secret, *, cost: Argon2Cost = RECOMMENDED
+    ) -> None:
+        """Seal everything anew, so that ``passphrase`` opens the store and the former does not.
+
+        Cancellation is held back as in `write`; a crash leaves one of the two that works.
+
+        Raises:
+            LocalProtocolError: the passphrase is empty.
+            StoreError: the disk refused, or the store is closed; nothing has changed.
+        """
+        if not len(passphrase):
+            raise LocalProtocolError("an empty passphrase protects nothing")
+        await anyio.lowlevel.checkpoint()
+        if self._is_closed:
+            raise StoreError("the store is closed")
+        # The writer reads what is there when its turn comes: writes may be waiting before it.
+        await self._finish(lambda: self._file.rewrite(self._records, passphrase, cost))
 
     async def aclose(self) -> None:
         """Close the file and give up the lock on it; once more does nothing."""

@@ -6,34 +6,24 @@ it from worker threads.
 
 import hmac
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-from msgspec import Meta, Struct
-
-from e2ecall.crypto.aead import XCHACHA_NONCE_BYTES, XChaCha20Poly1305
-from e2ecall.crypto.argon2 import SALT_BYTES, Argon2Cost, argon2id
-from e2ecall.crypto.random import generate_bytes, generate_secret
-from e2ecall.errors import E2ECallError, StoreError
-from e2ecall.io.records import Change, Record, RecordKeys, RecordKind, tag
+from e2ecall.crypto.argon2 import Argon2Cost
+from e2ecall.errors import E2ECallError, LocalProtocolError, RemoteProtocolError, StoreError
+from e2ecall.io.migrations import FORMAT, OLDEST, migrated
+from e2ecall.io.records import Change, Record, RecordKeys, Records, tag
+from e2ecall.io.storeheader import Header, generate_header, read_header, unwrap
+from e2ecall.io.storelock import StoreLock, in_use
 from e2ecall.secret import Secret
-from relay.wire.codec import decode, encode
 from relay.wire.errors import WireError
-from relay.wire.labels import labelled
-
-FORMAT: Final = 1
-"""Version of the file; another one is refused, never guessed at."""
 
 APPLICATION_ID: Final = 0x65326563
 """SQLite's mark of whose file it is: ``e2ec``."""
 
-Records = dict[tuple[RecordKind, bytes], bytes]
-
 _HEADER: Final = "header"
 _MANIFEST: Final = "manifest"
-_MASTER_BYTES: Final = 32
-_MAX_HEADER: Final = 1024
 
 _SCHEMA: Final = (
     f"PRAGMA application_id = {APPLICATION_ID}",
@@ -43,24 +33,13 @@ _SCHEMA: Final = (
 )
 
 
-class _Header(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """``[format, salt, memory_kib, iterations, lanes, nonce, wrapped master key]``, in clear."""
-
-    format: int
-    salt: Annotated[bytes, Meta(min_length=SALT_BYTES, max_length=SALT_BYTES)]
-    memory_kib: int
-    iterations: int
-    lanes: int
-    nonce: Annotated[bytes, Meta(min_length=XCHACHA_NONCE_BYTES, max_length=XCHACHA_NONCE_BYTES)]
-    wrapped: Annotated[bytes, Meta(min_length=48, max_length=48)]
-
-
 class StoreFile:
     """An open file; nobody else can open it meanwhile. Used by one thread at a time."""
 
-    def __init__(self, database: sqlite3.Connection, keys: RecordKeys) -> None:
+    def __init__(self, database: sqlite3.Connection, lock: StoreLock, keys: RecordKeys) -> None:
         """Use `open_file`."""
         self._database = database
+        self._lock = lock
         self._keys = keys
         self._tags: dict[bytes, bytes] = {}
 
@@ -89,34 +68,64 @@ class StoreFile:
             StoreError: the disk refused, or a record is too long; nothing has changed.
         """
         tags = dict(self._tags)
-        try:
-            with self._database:
-                self._database.execute("BEGIN IMMEDIATE")
-                for change in changes:
-                    self._apply(change, tags)
-                self._database.execute(
-                    "UPDATE header SET value = ? WHERE name = ?",
-                    (self._keys.manifest(tags), _MANIFEST),
-                )
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"cannot write the store: {error}", hint="check free space and permissions"
-            ) from error
+
+        def apply() -> None:
+            for change in changes:
+                self._apply(self._keys, change, tags)
+            self._put_header(_MANIFEST, self._keys.manifest(tags))
+
+        self._transact(apply)
         self._tags = tags
+
+    def rewrite(self, records: Records, passphrase: Secret, cost: Argon2Cost) -> None:
+        """Put ``records`` in the place of all, under a new master key for ``passphrase``.
+
+        Afterwards the file is of the newest format. It happens as a whole or not at all.
+
+        Raises:
+            StoreError: the disk refused, or a record is too long; nothing has changed.
+        """
+        header, master = generate_header(FORMAT, passphrase, cost)
+        keys, tags = RecordKeys(master), dict[bytes, bytes]()
+
+        def apply() -> None:
+            self._database.execute("DELETE FROM records")
+            for (kind, key), value in records.items():
+                self._apply(keys, Change(kind, key, value), tags)
+            self._put_header(_HEADER, header)
+            self._put_header(_MANIFEST, keys.manifest(tags))
+            self._database.execute(f"PRAGMA user_version = {FORMAT}")
+
+        self._transact(apply)
+        self._keys, self._tags = keys, tags
 
     def close(self) -> None:
         """Close the file and give up the lock on it."""
         self._database.close()
+        self._lock.release()
 
-    def _apply(self, change: Change, tags: dict[bytes, bytes]) -> None:
+    def _transact(self, apply: Callable[[], None]) -> None:
+        try:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                apply()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"cannot write the store: {error}", hint="check free space and permissions"
+            ) from error
+
+    def _apply(self, keys: RecordKeys, change: Change, tags: dict[bytes, bytes]) -> None:
         if change.value is None:
-            name = self._keys.name(change.kind, change.key)
+            name = keys.name(change.kind, change.key)
             self._database.execute("DELETE FROM records WHERE name = ?", (name,))
             tags.pop(name, None)
         else:
-            name, sealed = self._keys.seal(Record(change.kind, change.key, change.value))
+            name, sealed = keys.seal(Record(change.kind, change.key, change.value))
             self._database.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (name, sealed))
             tags[name] = tag(sealed)
+
+    def _put_header(self, name: str, value: bytes) -> None:
+        self._database.execute("UPDATE header SET value = ? WHERE name = ?", (value, name))
 
     def _header(self, name: str) -> bytes:
         return _header_value(self._database, name)
@@ -125,32 +134,49 @@ class StoreFile:
 def open_file(path: Path, passphrase: Secret, cost: Argon2Cost) -> tuple[StoreFile, Records]:
     """Open the file at ``path`` and read it whole, or create it where there is none.
 
-    ``cost`` counts for a new file only. A file that cannot be opened is left as it is.
+    ``cost`` counts for a new file only. A file of an older format is brought to the newest once
+    all of it has been read. A file that cannot be opened is left as it is.
 
     Raises:
         StoreError: wrong passphrase, damaged, in use by another process, not a store.
     """
     new = _claim(path)
-    database = None
+    lock, database = None, None
     try:
+        lock = StoreLock(path)
         database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         _hold(database)
         if new:
-            keys = _create(database, passphrase, cost)
-        else:
-            _check_whole(database, path)
-            keys = _unlock(database, path, passphrase)
-        file = StoreFile(database, keys)
-        return file, _read(file, path)
+            return StoreFile(database, lock, _create(database, passphrase, cost)), {}
+        return _load(database, lock, path, passphrase)
     except BaseException as error:
         if database is not None:
             database.close()
         if new:
             path.unlink(missing_ok=True)
+        if lock is not None:
+            lock.release()
         # SQLite quotes a damaged schema in its messages, which need not be text.
         if isinstance(error, sqlite3.Error | UnicodeDecodeError):
             raise _translated(path, error) from error
         raise
+
+
+def _load(
+    database: sqlite3.Connection, lock: StoreLock, path: Path, passphrase: Secret
+) -> tuple[StoreFile, Records]:
+    version = _check_whole(database, path)
+    header = _read_header(database, path, version)
+    file = StoreFile(database, lock, RecordKeys(_unlock(header, path, passphrase)))
+    records = _read(file, path)
+    if version < FORMAT:
+        # STORE-13: only what was read whole, and found to be what was written, is rewritten.
+        try:
+            records = migrated(records, version)
+        except WireError as error:
+            raise _damaged(path) from error
+        file.rewrite(records, passphrase, header.cost)
+    return file, records
 
 
 def _claim(path: Path) -> bool:
@@ -178,31 +204,30 @@ def _hold(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("PRAGMA synchronous = EXTRA")  # STORE-09
     database.execute("PRAGMA secure_delete = ON")  # STORE-11
+    # STORE-11: with the lock held SQLite keeps its journal, and in it what was replaced.
+    database.execute("PRAGMA journal_size_limit = 0")
     database.execute("BEGIN EXCLUSIVE")
     database.execute("COMMIT")
 
 
 def _create(database: sqlite3.Connection, passphrase: Secret, cost: Argon2Cost) -> RecordKeys:
-    master = generate_secret(_MASTER_BYTES)
-    salt, nonce = generate_bytes(SALT_BYTES), generate_bytes(XCHACHA_NONCE_BYTES)
-    bare = _Header(FORMAT, salt, cost.memory_kib, cost.iterations, cost.lanes, nonce, bytes(48))
-    wrapped = _wrapper(passphrase, bare).encrypt(nonce, master.expose(), _header_aad(bare))
-    header = _Header(FORMAT, salt, cost.memory_kib, cost.iterations, cost.lanes, nonce, wrapped)
+    header, master = generate_header(FORMAT, passphrase, cost)
     keys = RecordKeys(master)
     with database:
         database.execute("BEGIN")
         for statement in _SCHEMA:
             database.execute(statement)
-        rows = [(_HEADER, encode(header)), (_MANIFEST, keys.manifest({}))]
+        rows = [(_HEADER, header), (_MANIFEST, keys.manifest({}))]
         database.executemany("INSERT INTO header VALUES (?, ?)", rows)
     return keys
 
 
-def _check_whole(database: sqlite3.Connection, path: Path) -> None:
-    """Refuse other files, other formats, and one that lost its end."""
+def _check_whole(database: sqlite3.Connection, path: Path) -> int:
+    """Return the format; refuse other files, unknown formats, and one that lost its end."""
     if database.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
         raise StoreError(f"{path} is not a store of e2ecall")
-    if database.execute("PRAGMA user_version").fetchone() != (FORMAT,):
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if not OLDEST <= version <= FORMAT:
         raise StoreError(
             f"{path} has a format that this version does not know", hint="update e2ecall"
         )
@@ -210,22 +235,29 @@ def _check_whole(database: sqlite3.Connection, path: Path) -> None:
     (page_size,) = database.execute("PRAGMA page_size").fetchone()
     if path.stat().st_size < pages * page_size:
         raise _damaged(path)
+    return int(version)
 
 
-def _unlock(database: sqlite3.Connection, path: Path, passphrase: Secret) -> RecordKeys:
+def _read_header(database: sqlite3.Connection, path: Path, version: int) -> Header:
     try:
-        header = decode(_header_value(database, _HEADER), _Header, limit=_MAX_HEADER)
-        wrapper = _wrapper(passphrase, header)
-    except (WireError, E2ECallError, TypeError) as error:
+        header = read_header(_header_value(database, _HEADER))
+    except (WireError, TypeError) as error:
         raise _damaged(path) from error
+    if header.format != version:
+        raise _damaged(path)
+    return header
+
+
+def _unlock(header: Header, path: Path, passphrase: Secret) -> Secret:
     try:
-        master = Secret(wrapper.decrypt(header.nonce, header.wrapped, _header_aad(header)))
-    except E2ECallError as error:
+        return unwrap(header, passphrase)
+    except LocalProtocolError as error:  # the cost
+        raise _damaged(path) from error
+    except RemoteProtocolError as error:
         raise StoreError(
             f"the passphrase does not open {path}",
             hint="if you are sure of it, the file is damaged: restore a backup",
         ) from error
-    return RecordKeys(master)
 
 
 def _read(file: StoreFile, path: Path) -> Records:
@@ -243,21 +275,9 @@ def _header_value(database: sqlite3.Connection, name: str) -> bytes:
     return value
 
 
-def _wrapper(passphrase: Secret, header: _Header) -> XChaCha20Poly1305:
-    cost = Argon2Cost(header.memory_kib, header.iterations, header.lanes)
-    return XChaCha20Poly1305(argon2id(passphrase, salt=header.salt, cost=cost, length=32))
-
-
-def _header_aad(header: _Header) -> bytes:
-    cost = encode([header.memory_kib, header.iterations, header.lanes])
-    return labelled("store master key", bytes([header.format]), header.salt, cost)
-
-
 def _translated(path: Path, error: Exception) -> StoreError:
     if "locked" in str(error):
-        return StoreError(
-            f"{path} is in use by another program", hint="close that one, or use another --store"
-        )
+        return in_use(path)
     if isinstance(error, sqlite3.OperationalError):
         return StoreError(f"cannot open {path}: {error}")
     return _damaged(path)

@@ -185,6 +185,6 @@ async def test_strangers_take_no_room_of_contacts(tmp_path):
 async def test_tokens_are_not_shown():
     """S4: neither a contact nor a sealed envelope shows its delivery token."""
     token = b"TOKEN-TOKEN-TOKE"
-    record = ContactRecord(1, "carol@relay.example", token=token, given_token=token)
+    record = ContactRecord(2, "carol@relay.example", token=token, given_token=token)
     sealed = Sealed(Address("bob", "relay.example"), 1, token, token)
     assert "TOKEN" not in f"{record!r} {record} {sealed!r} {sealed}"

@@ -126,7 +126,7 @@ async def test_more_contacts_than_tokens(tmp_path):
     async with devices(tmp_path, "bob") as (_, bob):
         records = [
             ContactRecord(
-                1, f"friend_{n}@relay.example", given_token=n.to_bytes(16), used=(n * 37) % 300
+                2, f"friend_{n}@relay.example", given_token=n.to_bytes(16), used=(n * 37) % 300
             )
             for n in range(300)
         ]
@@ -141,4 +141,4 @@ async def test_more_contacts_than_tokens(tmp_path):
 
 
 def replaced(record, **changes):
-    return ContactRecord(1, record.address, given_token=record.given_token, **changes).change()
+    return ContactRecord(2, record.address, given_token=record.given_token, **changes).change()

@@ -274,7 +274,9 @@ async def test_row_of_another_store(filled, tmp_path):
     ("statement", "text"),
     [
         ("PRAGMA application_id = 1", "not a store"),
-        ("PRAGMA user_version = 2", "format"),
+        ("PRAGMA user_version = 0", "format"),
+        ("PRAGMA user_version = 1", "damaged"),
+        ("PRAGMA user_version = 3", "format"),
         ("DELETE FROM header", "damaged"),
         ("DROP TABLE header", "cannot open"),
         ("DROP TABLE records", "cannot open"),

@@ -11,7 +11,6 @@ from tests.vectors.harness import Given, operation
 
 _SCHEMA = """
 PRAGMA application_id = 0x65326563;
-PRAGMA user_version = 1;
 CREATE TABLE header (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE records (name BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;
 """
@@ -23,6 +22,7 @@ def open_store(given: Given):
         path = Path(folder) / "store.db"
         with closing(sqlite3.connect(path)) as database, database:
             database.executescript(_SCHEMA)
+            database.execute(f"PRAGMA user_version = {given['format']}")
             header = [("header", given.hex("header")), ("manifest", given.hex("manifest"))]
             database.executemany("INSERT INTO header VALUES (?, ?)", header)
             rows = [tuple(map(bytes.fromhex, row)) for row in given["rows"]]

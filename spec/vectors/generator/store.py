@@ -20,6 +20,22 @@ _RECORDS: list[tuple[int, bytes, bytes]] = [
     (7, (1).to_bytes(8), b""),
 ]
 
+_CONTACT = b"bob@relay.example"
+_TOKEN = draw("token", 16)
+_FORMAT_1: list[tuple[int, bytes, bytes]] = [
+    (1, b"", draw("account", 700)),
+    (4, _CONTACT, enc([1, _CONTACT.decode(), None, _TOKEN, None, 7, 1_700_000_000, True])),
+]
+_FORMAT_2: list[tuple[int, bytes, bytes]] = [
+    _FORMAT_1[0],
+    (
+        4,
+        _CONTACT,
+        enc([2, _CONTACT.decode(), None, _TOKEN, None, 7, 1_700_000_000, True, None, False, 0]),
+    ),
+]
+"""What becomes of the records of a store of format 1."""
+
 Rows = dict[bytes, bytes]
 
 
@@ -32,13 +48,18 @@ def _derived(what: str) -> bytes:
     return KDF(f"store {what} key", b"", [_MASTER], [], 32)
 
 
-def header(*, version: int = 1, cost: tuple[int, int, int] = _COST) -> bytes:
-    """Return the header's row; ``version`` and ``cost`` are those that it shows."""
+def header(
+    *, version: int = 2, sealed: int | None = None, cost: tuple[int, int, int] = _COST
+) -> bytes:
+    """Return the header's row; ``version`` and ``cost`` are those that it shows.
+
+    ``sealed`` is the version that is authenticated, where that is another one.
+    """
     memory, passes, _ = _COST
     wrapping = bindings.crypto_pwhash_alg(
         32, _PASSPHRASE, _SALT, passes, memory * 1024, bindings.crypto_pwhash_ALG_ARGON2ID13
     )
-    aad = labelled("store master key", u8(1), _SALT, enc(list(_COST)))
+    aad = labelled("store master key", u8(sealed or version), _SALT, enc(list(_COST)))
     nonce = draw("store wrapping nonce", 24)
     wrapped = _xchacha(wrapping, nonce, _MASTER, aad)
     return enc([version, _SALT, *cost, nonce, wrapped])
@@ -67,13 +88,19 @@ def store() -> VectorFile:
         records = [list(record) for record in _RECORDS] if some else []
         given = _given(header(), some)
         file.accept("open_store", f"store_{name}", "STORE-06", given, {"records": records})
+    older = _given(header(version=1), dict(row(*record) for record in _FORMAT_1), version=1)
+    records = [list(record) for record in _FORMAT_2]
+    file.accept("open_store", "store_of_format_1", "STORE-13", older, {"records": records})
     _refusals(file, rows)
     return file
 
 
-def _given(head: bytes, rows: Rows, vouched: Rows | None = None) -> dict[str, Any]:
+def _given(
+    head: bytes, rows: Rows, vouched: Rows | None = None, version: int = 2
+) -> dict[str, Any]:
     """Return a store's contents; ``vouched`` are the rows that its manifest is about."""
     return {
+        "format": version,
         "passphrase": _PASSPHRASE,
         "header": head,
         "manifest": manifest(rows if vouched is None else vouched),
@@ -91,7 +118,10 @@ def _refusals(file: VectorFile, rows: Rows) -> None:
     good = _given(header(), rows)
     for name, requirement, given in (
         ("passphrase_wrong", "STORE-03", good | {"passphrase": b"another passphrase"}),
-        ("header_of_format_2", "STORE-02", good | {"header": header(version=2)}),
+        ("header_of_format_1", "STORE-02", good | {"header": header(version=1)}),
+        ("header_sealed_as_format_1", "STORE-02", good | {"header": header(sealed=1)}),
+        ("format_1_in_name_only", "STORE-02", good | {"format": 1}),
+        ("format_3", "STORE-01", good | {"format": 3, "header": header(version=3)}),
         ("header_of_lower_cost", "STORE-02", good | {"header": header(cost=(64, 1, 1))}),
         ("header_of_highest_cost", "STORE-02", good | {"header": header(cost=(2**31, 2, 1))}),
         ("header_altered", "STORE-02", good | {"header": flipped(header(), -1)}),
