@@ -1,22 +1,22 @@
 """The relay's configuration (relay/README.md): a TOML file, the environment, secrets in files.
 
 Unknown keys are errors, wherever they stand. It opens no socket and reads no file but those named.
+Whether a relay can be served with what was read is `relay.diagnosis`.
 """
 
-import ipaddress
+import difflib
 import os
 import secrets
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
-from relay.errors import OperatorError
-from relay.services.tickets import DEFAULT_LIFETIME, MAX_LIFETIME, MIN_SECRET_BYTES
-from relay.wire.names import RELAY_NAME
+from relay.errors import ConfigurationError, OperatorError, Problem
+from relay.services.tickets import DEFAULT_LIFETIME, MAX_LIFETIME
 
 ENVIRONMENT_PREFIX: Final = "RELAY__"
 FILE_SUFFIX: Final = "_file"
@@ -34,10 +34,15 @@ class RelaySection(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SignallingSection(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[signalling]``: the WebSocket listener. ``origins`` are web pages that may connect."""
+    """``[signalling]``: the WebSocket listener. ``origins`` are web pages that may connect.
+
+    ``trusted_proxies`` are addresses and networks whose ``proxy_header`` says who connects.
+    """
 
     listen: str = "127.0.0.1:8080"
     behind_proxy: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     origins: tuple[str, ...] = ()
 
 
@@ -60,6 +65,8 @@ class TurnSection(Struct, frozen=True, forbid_unknown_fields=True):
 class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     """``[limits]``: seconds, and numbers; the per-address ones do not apply with ``--dev``."""
 
+    handshake_seconds: Annotated[float, Meta(gt=0, le=10)] = 10.0
+    handshakes_per_address: Bound = 64
     first_request_seconds: Positive = 10.0
     anonymous_idle_seconds: Positive = 120.0
     write_seconds: Positive = 15.0
@@ -84,47 +91,21 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path | None, environment: Mapping[str, str]) -> Config:
     """Read ``path`` (None: only defaults) and overlay ``RELAY__SECTION__KEY`` variables.
 
-    Relative paths in the file are relative to its folder. It does not `check` the result.
+    Relative paths in the file are relative to its folder. It does not say whether a relay can be
+    served with the result.
 
     Raises:
-        OperatorError: unreadable, not TOML, an unknown key, or a value of the wrong kind.
+        OperatorError: unreadable, not TOML, or a variable that names no key.
+        ConfigurationError: unknown keys, values of the wrong kind.
     """
     plain: dict[str, Any] = {} if path is None else _read_toml(path)
     base = Path.cwd() if path is None else path.resolve().parent
     _overlay(plain, environment)
     _resolve_files(plain, base)
-    try:
-        config = msgspec.convert(plain, Config)
-    except msgspec.ValidationError as error:
-        raise OperatorError(
-            f"the configuration is not valid: {error}", hint="see relay/README.md for every key"
-        ) from error
-    return _with_absolute_paths(config, base)
-
-
-def check(config: Config) -> Config:
-    """Return the configuration if a relay can be served with it.
-
-    Raises:
-        OperatorError: something is missing, contradicts itself, or is not safe.
-    """
-    _check_name(config.relay.name)
-    host, _ = host_port(config.signalling.listen, "signalling.listen")
-    host_port(config.turn.listen, "turn.listen")
-    if bool(config.tls.certificate) != bool(config.tls.key):
-        raise OperatorError("tls.certificate and tls.key are needed together")
-    plain = not config.tls.certificate and not config.signalling.behind_proxy
-    if plain and not _is_loopback(host):
-        raise OperatorError(
-            "signalling.listen is reachable from outside without TLS",
-            hint="set [tls], or signalling.behind_proxy = true where a proxy speaks TLS for it",
-        )
-    if len(config.turn.secret.encode()) < MIN_SECRET_BYTES:
-        raise OperatorError(
-            f"turn.secret has to have at least {MIN_SECRET_BYTES} bytes",
-            hint="`e2ecall-relay init` writes a random one to turn.secret",
-        )
-    return config
+    problems = [*_wrong_keys(plain)]
+    if problems:
+        raise ConfigurationError(problems)
+    return _with_absolute_paths(msgspec.convert(plain, Config), base)
 
 
 def development(config: Config, data_dir: Path) -> Config:
@@ -231,18 +212,28 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     )
 
 
-def _check_name(name: str) -> None:
-    if not name:
-        raise OperatorError("relay.name is missing", hint="set it to the host that clients dial")
-    if not RELAY_NAME.fullmatch(name):
-        raise OperatorError(
-            f"relay.name {name!r} is not host or host:port in lower case",
-            hint="clients dial wss://NAME/v1, and addresses end in @NAME",
-        )
+def _wrong_keys(plain: Mapping[str, Any]) -> Iterator[Problem]:
+    sections = get_type_hints(Config)
+    for section, table in plain.items():
+        if section not in sections:
+            yield Problem(
+                section, "is no section of the configuration", _nearest(section, sections)
+            )
+            continue
+        if not isinstance(table, dict):
+            yield Problem(section, "is a section", f"write [{section}] and its keys below")
+            continue
+        kinds = get_type_hints(sections[section], include_extras=True)
+        for key, value in table.items():
+            if key not in kinds:
+                yield Problem(f"{section}.{key}", "is no known key", _nearest(key, kinds))
+                continue
+            try:
+                msgspec.convert(value, kinds[key])
+            except msgspec.ValidationError as error:
+                yield Problem(f"{section}.{key}", f"has no valid value: {error}")
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _nearest(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {nearest[0]}?" if nearest else "relay/README.md has the whole list"

@@ -4,6 +4,9 @@
 asked. Bytes that are no message at all are `relay.wire.errors.WireError`.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from relay.wire.messages import ErrorCode
 
 
@@ -17,6 +20,28 @@ class OperatorError(RelayError):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a configuration. ``key`` is ``section.key``, or a section."""
+
+    key: str
+    what: str
+    hint: str | None = None
+    where: str = ""
+    """File and line, or the environment, once that is known."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key} {self.what}" if self.where else f"{self.key} {self.what}"
+
+
+class ConfigurationError(OperatorError):
+    """A configuration that cannot be served, with everything that is wrong with it."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
 
 
 class SignatureError(RelayError):

@@ -4,19 +4,22 @@ import os
 import sys
 from pathlib import Path
 
-from relay import config as configuration
-from relay.io.signalling import tls_context
+from relay import diagnosis
+from relay.config import load
+from relay.io.tls import Certificates
 
 
 def check(*, config: Path = Path("relay.toml")) -> None:
-    """Say whether a relay can be served with a configuration.
+    """Say whether a relay can be served with a configuration, or all that is wrong with it.
 
     Parameters
     ----------
     config:
         The configuration file.
     """
-    checked = configuration.check(configuration.load(config, os.environ))
+    with diagnosis.located(config, os.environ):
+        checked = load(config, os.environ)
+        diagnosis.check(checked)
     if checked.tls.certificate:
-        tls_context(checked.tls.certificate, checked.tls.key)
+        Certificates(checked.tls.certificate, checked.tls.key)
     sys.stdout.write(f"{config}: ok, the relay is {checked.relay.name}\n")

@@ -27,6 +27,11 @@ registration = "open"
 listen = "127.0.0.1:8080"
 # Needed to listen elsewhere than on this machine without [tls]: a proxy in front speaks TLS.
 behind_proxy = false
+# Addresses and networks of proxies, as in ["127.0.0.1"]: what they say in proxy_header about who
+# connects is believed, and nothing that anybody else says.
+trusted_proxies = []
+# "x-forwarded-for" or "forwarded": the one that the proxy sets.
+proxy_header = "x-forwarded-for"
 # Web pages that may connect from a browser, as in "https://calls.example". Other programs may.
 origins = []
 
@@ -44,6 +49,7 @@ ticket_seconds = 43200
 
 [limits]
 # Per source address: an IPv4 address, or a /64 of IPv6.
+handshakes_per_address = 64
 connections_per_address = 200
 registrations_per_address_and_hour = 20
 fetches_per_address_and_minute = 60

@@ -9,7 +9,7 @@ from relay.cli.check import check
 from relay.cli.init import init
 from relay.cli.serve import serve
 from relay.cli.ticket import ticket
-from relay.errors import OperatorError
+from relay.errors import ConfigurationError, OperatorError
 
 EXIT_REFUSED = 1
 
@@ -31,6 +31,10 @@ def main() -> NoReturn:
     except cyclopts.CycloptsError as error:
         _tell(str(error), "e2ecall-relay --help")
         sys.exit(2)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            _tell(str(problem), problem.hint)
+        sys.exit(EXIT_REFUSED)
     except OperatorError as error:
         _tell(str(error), error.hint)
         sys.exit(EXIT_REFUSED)

@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from relay import config as configuration
+from relay import diagnosis
 from relay.config import Config, host_port
 from relay.errors import OperatorError
 from relay.io.server import Options, Ready, run_until_signal
@@ -62,7 +63,7 @@ def serve(
             "no configuration", hint="`e2ecall-relay init` writes one; or use --dev"
         )
     _log_to_stderr()
-    with ExitStack() as stack:
+    with ExitStack() as stack, diagnosis.located(config, os.environ):
         settings = configuration.load(config, os.environ)
         if dev:
             folder = data_dir or Path(
@@ -71,7 +72,7 @@ def serve(
             settings = configuration.development(settings, folder)
         settings = _overridden(settings, signalling, turn, turn_secret, data_dir)
         if not dev:
-            settings = configuration.check(settings)
+            diagnosis.check(settings)
         options = Options(is_development=dev, capture=capture)
         trio.run(partial(run_until_signal, settings, options, _announce))
 

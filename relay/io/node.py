@@ -13,6 +13,7 @@ from relay.io.storage import Directory, Mailbox
 from relay.services.delivery import Presence
 from relay.services.quota import Limiter, Rate
 from relay.services.signatures import RelayKey
+from relay.services.source import Network
 
 HOUR = 3600
 
@@ -58,6 +59,9 @@ class Node:
     quotas: Quotas
     per_address: bool
     """Whether connections are counted per address; not with ``--dev``."""
+    trusted_proxies: tuple[Network, ...]
+    proxy_header: str
+    """Who connects, where a trusted proxy says so."""
     clock: Callable[[], float]
     capture: Capture | None
     presence: Presence = field(default_factory=Presence)

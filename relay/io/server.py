@@ -6,13 +6,12 @@ Signalling and the TURN server run side by side in one trio loop. It parses no c
 import secrets
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
@@ -24,9 +23,10 @@ from relay.errors import OperatorError, StorageError, TicketError
 from relay.io.capture import Capture
 from relay.io.datagram import open_socket, serve_turn
 from relay.io.node import Node, Quotas
-from relay.io.signalling import PATH, Signalling, open_listener, tls_context
+from relay.io.signalling import PATH, Signalling, open_listener
 from relay.io.sqlite import SQLiteStorage, open_storage
 from relay.io.state import DATABASE_FILE, data_directory, relay_key
+from relay.io.tls import Certificates
 from relay.services import tickets
 from relay.services.signatures import RelayKey
 from relay.turn.server import TURNServer
@@ -87,7 +87,7 @@ async def run(
         capture = None
         if options.capture is not None:
             capture = stack.enter_context(Capture(options.capture))
-        tls = _tls(config)
+        certificates = _certificates(config)
         udp = stack.enter_context(_turn_socket(config))
         host, port = host_port(config.signalling.listen, "signalling.listen")
         listener, port = await open_listener(host, port)
@@ -95,13 +95,18 @@ async def run(
         node = _node(config, options, key, storage, capture)
         node.name = node.name or join_host_port(host, port)
         ready = Ready(
-            f"{'wss' if tls else 'ws'}://{join_host_port(host, port)}{PATH}",
+            f"{'wss' if certificates else 'ws'}://{join_host_port(host, port)}{PATH}",
             _turn_url(*udp.getsockname()[:2]),
         )
         node.turn_urls = config.turn.urls or (_announced_turn(config, node.name, ready.turn),)
         async with trio.open_nursery() as nursery:
             signalling = Signalling(node)
-            await signalling.start(nursery, listener, tls=tls, origins=config.signalling.origins)
+            await signalling.start(
+                nursery,
+                listener,
+                certificates=certificates,
+                origins=config.signalling.origins,
+            )
             await nursery.start(_serve_turn, config, udp, capture)
             nursery.start_soon(_sweep, node)
             node.is_ready = True
@@ -133,15 +138,17 @@ def _node(
         limits=config.limits,
         quotas=Quotas.of(config.limits, per_address=per_address),
         per_address=per_address,
+        trusted_proxies=tuple(map(ip_network, config.signalling.trusted_proxies)),
+        proxy_header=config.signalling.proxy_header,
         clock=time.time,
         capture=capture,
     )
 
 
-def _tls(config: Config) -> ssl.SSLContext | None:
+def _certificates(config: Config) -> Certificates | None:
     if not config.tls.certificate:
         return None
-    return tls_context(config.tls.certificate, config.tls.key)
+    return Certificates(config.tls.certificate, config.tls.key)
 
 
 def _turn_socket(config: Config) -> socket.socket:

@@ -3,9 +3,7 @@
 It also answers ``/healthz`` and ``/readyz``. It reads no frame.
 """
 
-import ipaddress
 import logging
-import ssl
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
@@ -17,13 +15,15 @@ from websockets.trio.server import Server, ServerConnection, serve
 from websockets.typing import Origin
 
 from relay.errors import OperatorError
+from relay.io.listener import Gate, GatedListener, transport
 from relay.io.node import Node
 from relay.io.requests import answer
 from relay.io.session import TRY_LATER, Ending, Session
+from relay.io.tls import Certificates
+from relay.services.source import ForwardedError, client_address, is_within, source_key
 from relay.wire.limits import MAX_FRAME
 
 PATH: Final = "/v1"
-HANDSHAKE_SECONDS: Final = 10.0
 KEEPALIVE_SECONDS: Final = 20.0
 CLOSE_SECONDS: Final = 3.0
 IN_FLIGHT: Final = 16
@@ -52,28 +52,12 @@ async def open_listener(host: str, port: int) -> tuple[trio.SocketListener, int]
     return listeners[0], listeners[0].socket.getsockname()[1]
 
 
-def tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """Return a TLS 1.3 context for the listener.
-
-    Raises:
-        OperatorError: the files cannot be read or do not belong together.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise OperatorError(
-            f"cannot use tls.certificate {certificate} with tls.key {key}: {error}"
-        ) from error
-    return context
-
-
 class Signalling:
     """All signalling connections of a node."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.gate = Gate(self._handshakes_of)
         self._sessions: set[Session] = set()
         self._server: Server | None = None
         self._leave_delay_ms: int | None = None
@@ -83,7 +67,7 @@ class Signalling:
         nursery: trio.Nursery,
         listener: trio.SocketListener,
         *,
-        tls: ssl.SSLContext | None,
+        certificates: Certificates | None,
         origins: Sequence[str],
     ) -> None:
         """Begin to accept connections; they are served in ``nursery``."""
@@ -91,14 +75,14 @@ class Signalling:
             partial(
                 serve,
                 self._handle,
-                listeners=[listener],
-                ssl=tls,
+                # Of a listener, serve() uses no more than `accept`, `aclose` and `socket`.
+                listeners=[GatedListener(listener, self.gate, certificates)],  # type: ignore[list-item]
                 # Browsers name the page that connects; only pages that the operator chose may.
                 origins=[None, *(Origin(origin) for origin in origins)],
                 compression=None,  # lengths of compressed secrets tell what is in them
                 process_request=self._process_request,
                 server_header=None,
-                open_timeout=HANDSHAKE_SECONDS,
+                open_timeout=self._node.limits.handshake_seconds,
                 ping_interval=KEEPALIVE_SECONDS,
                 ping_timeout=KEEPALIVE_SECONDS,
                 close_timeout=CLOSE_SECONDS,
@@ -118,7 +102,9 @@ class Signalling:
 
     async def _handle(self, socket: ServerConnection) -> None:
         node = self._node
-        source = source_key(str(socket.remote_address[0]))
+        below = transport(socket.stream)
+        below.passed()
+        source = source_key(self._client(below.peer, socket.request))
         session = Session(node, socket, source, answer)
         node.sources[source] += 1
         self._sessions.add(session)
@@ -147,15 +133,20 @@ class Signalling:
             return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
         if path != PATH:
             return socket.respond(HTTPStatus.NOT_FOUND, "the relay is at /v1\n")
+        try:
+            self._client(transport(socket.stream).peer, request)
+        except ForwardedError as error:
+            return socket.respond(HTTPStatus.BAD_REQUEST, f"{error}\n")
         return None
 
+    def _client(self, peer: str, request: Request | None) -> str:
+        assert request is not None
+        header = self._node.proxy_header
+        values = request.headers.get_all(header)
+        return client_address(peer, header, values, self._node.trusted_proxies)
 
-def source_key(address: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return str(parsed)
-    return str(ipaddress.ip_network((parsed, 64), strict=False))
+    def _handshakes_of(self, peer: str) -> int | None:
+        # Behind a proxy everybody has its address; who it is shows with the handshake only.
+        if not self._node.per_address or is_within(peer, self._node.trusted_proxies):
+            return None
+        return self._node.limits.handshakes_per_address

@@ -2,7 +2,8 @@
 
 import pytest
 
-from relay.config import check, host_port, load
+from relay.config import host_port, load
+from relay.diagnosis import check
 from relay.errors import OperatorError
 
 GOOD = """
@@ -31,7 +32,8 @@ def refusal(function, *arguments):
 
 def test_defaults(read, tmp_path):
     """A name and a secret are enough; paths are relative to the file."""
-    config = check(read(GOOD))
+    config = read(GOOD)
+    check(config)
     assert config.relay.data_dir == str(tmp_path / "data")
     assert config.signalling.listen == "127.0.0.1:8080"
     assert config.tls.certificate == ""

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from relay.errors import OperatorError
-from relay.io.signalling import tls_context
+from relay.io.tls import Certificates
 from relay.wire.messages import Done
 
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay test")])
@@ -117,4 +117,4 @@ def test_bad_files(tmp_path):
     _, foreign = make_authority(other)
     for pair in ((certificate, tmp_path / "missing"), (certificate, foreign), (key, key)):
         with pytest.raises(OperatorError):
-            tls_context(*map(str, pair))
+            Certificates(*map(str, pair))
