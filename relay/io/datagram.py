@@ -144,8 +144,10 @@ class _DatagramLoop:
             # Some systems report a client's ICMP error here; it concerns nobody else.
             if error.errno in _FATAL:
                 raise
-        self._core.counters.packets_in += packets
-        self._core.counters.bytes_in += size
+        if packets:
+            self._core.counters.packets_in += packets
+            self._core.counters.bytes_in += size
+            self._core.counters.batches[(packets - 1).bit_length()] += 1
 
     def _handle(self, now: float, listener: int, address: SocketAddress, datagram: bytes) -> None:
         counters = self._core.counters

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay.turn.attributes import TransportAddress
+from relay.turn.bandwidth import Bandwidth
 from relay.turn.channel import Channels
 from relay.turn.deadlines import Deadlines
 from relay.turn.errors import ErrorCode, RefusedError
@@ -45,6 +46,7 @@ class Allocation:
     expires: float
     permissions: Permissions
     channels: Channels
+    bandwidth: Bandwidth
     transaction_id: bytes = b""
     response: bytes = b""
 
@@ -130,6 +132,7 @@ class AllocationTable:
             expires=now + lifetime,
             permissions=Permissions(self.limits.peers_per_allocation),
             channels=Channels(self.limits.peers_per_allocation),
+            bandwidth=Bandwidth(now, self.limits.bandwidth),
         )
         self._by_five_tuple[five_tuple] = allocation
         self._by_relayed[allocation.relayed] = allocation

@@ -1,6 +1,6 @@
 """Data between allocations of one ticket (RFC 8656 sections 11 and 12; spec/turn.md TURN-30 ff).
 
-Where both ends have bound a channel, a packet is one dictionary lookup (`Forwarding.routes`);
+Where both ends have bound a channel, a packet is one dictionary lookup (`relay.turn.routes`);
 otherwise the same rules are checked step by step. It decides nothing about who may bind what.
 """
 
@@ -16,6 +16,7 @@ from relay.turn.channel import Channel, decode_channel_data, encode_channel_data
 from relay.turn.counters import Counters, Drop
 from relay.turn.errors import STUNError
 from relay.turn.five_tuple import FiveTuple
+from relay.turn.routes import Route, RouteKey, RouteObserver, Routes
 from relay.turn.stun import (
     TRANSACTION_ID_LENGTH,
     MessageClass,
@@ -27,27 +28,32 @@ from relay.turn.stun import (
 Datagram = tuple[FiveTuple, bytes]
 """Where to, and what."""
 
-Route = tuple[float, FiveTuple, bytes]
-"""Until when it holds, the other client, and the channel number that client knows it by."""
-
 
 class Forwarding:
     """Carries data; keeps the routes of fully bound channel pairs in step with the table."""
 
     __slots__ = ("_counters", "_generate", "_table", "routes")
 
-    def __init__(self, table: AllocationTable, counters: Counters, generate: GenerateBytes) -> None:
+    def __init__(
+        self,
+        table: AllocationTable,
+        counters: Counters,
+        generate: GenerateBytes,
+        observer: RouteObserver | None = None,
+    ) -> None:
         self._table = table
         self._counters = counters
         self._generate = generate
-        self.routes: dict[tuple[FiveTuple, bytes], Route] = {}
+        self.routes = Routes(observer)
 
     def channel_data(self, now: float, five_tuple: FiveTuple, datagram: bytes) -> list[Datagram]:
         """Forward a ChannelData datagram, whose first byte is in 0x40-0x4F."""
-        route = self.routes.get((five_tuple, datagram[:2]))
+        route = self.routes.by_key.get((five_tuple, datagram[:2]))
         if route is not None and now < route[0]:
             end = 4 + int.from_bytes(datagram[2:4])
             if end <= len(datagram):
+                if not route[3].take(now, end - 4, self._table.limits.bandwidth):
+                    return self._drop(Drop.BANDWIDTH)
                 self._counters.forwarded += 1
                 return [(route[1], route[2] + datagram[2:end])]
         return self._channel_data_by_rule(now, five_tuple, datagram)
@@ -84,20 +90,20 @@ class Forwarding:
     def disconnect(self, allocation: Allocation) -> None:
         """Remove all routes to and from ``allocation``, which is about to be removed."""
         for channel in allocation.channels:
-            route = self.routes.pop(_route_key(allocation, channel), None)
+            route = self.routes.withdraw(_route_key(allocation, channel))
             if route is None:
                 continue
-            back_key = (route[1], route[2])
-            back = self.routes.get(back_key)
+            back_key = (route.receiver, route.number)
+            back = self.routes.by_key.get(back_key)
             # A route that has expired may name a channel that leads somewhere else by now.
-            if back is not None and back[1] == allocation.five_tuple:
-                del self.routes[back_key]
+            if back is not None and back.receiver == allocation.five_tuple:
+                self.routes.withdraw(back_key)
 
     def purge(self, now: float, allocation: Allocation) -> None:
         """Forget the expired parts of ``allocation``; a route never outlasts its channel."""
         allocation.permissions.purge(now)
         for channel in allocation.channels.purge(now):
-            self.routes.pop(_route_key(allocation, channel), None)
+            self.routes.withdraw(_route_key(allocation, channel))
 
     def _connect_pair(
         self, now: float, allocation: Allocation, channel: Channel, peer: Allocation
@@ -109,8 +115,10 @@ class Forwarding:
         # are all that the slow path would check.
         until = min(allocation.expires, channel.expires, peer.expires, back.expires)
         forth_key, back_key = _route_key(allocation, channel), _route_key(peer, back)
-        self.routes[forth_key] = (until, peer.five_tuple, back_key[1])
-        self.routes[back_key] = (until, allocation.five_tuple, forth_key[1])
+        forth = Route(until, peer.five_tuple, back_key[1], allocation.bandwidth)
+        back_route = Route(until, allocation.five_tuple, forth_key[1], peer.bandwidth)
+        self.routes.publish(forth_key, forth)
+        self.routes.publish(back_key, back_route)
 
     def _channel_data_by_rule(
         self, now: float, five_tuple: FiveTuple, datagram: bytes
@@ -138,6 +146,8 @@ class Forwarding:
         # source is silently discarded.
         if not receiver.permissions.allows(now, sender.relayed.ip):
             return self._drop(Drop.PEER_NOT_READY)
+        if not sender.bandwidth.take(now, len(data), self._table.limits.bandwidth):
+            return self._drop(Drop.BANDWIDTH)
         self._counters.forwarded += 1
         channel = receiver.channels.towards(now, sender.relayed)
         if channel is not None:
@@ -159,5 +169,5 @@ class Forwarding:
         return []
 
 
-def _route_key(allocation: Allocation, channel: Channel) -> tuple[FiveTuple, bytes]:
+def _route_key(allocation: Allocation, channel: Channel) -> RouteKey:
     return allocation.five_tuple, channel.number.to_bytes(2)

@@ -29,6 +29,10 @@ class Limits:
     max_lifetime: int = 3600
     """Seconds of one Allocate or Refresh; a client that vanished is forgotten after it."""
 
+    bandwidth: int = 2_500_000
+    """Bytes of data that one allocation may send in a second: 20 Mbit/s, several times what a call
+    with camera and screen takes."""
+
     peers_per_allocation: int = 32
     """Permissions, and channels, of one allocation. A ticket has four live peers at a time; the
     rest is for those that were replaced and have not expired."""

@@ -21,6 +21,7 @@ from relay.turn.five_tuple import FiveTuple, client_address
 from relay.turn.forwarding import Datagram, Forwarding
 from relay.turn.limits import Limits
 from relay.turn.methods import Methods, Request
+from relay.turn.routes import RouteObserver
 from relay.turn.stun import (
     Attribute,
     MessageClass,
@@ -42,9 +43,9 @@ _CHALLENGES = frozenset({ErrorCode.UNAUTHENTICATED, ErrorCode.STALE_NONCE})
 class TURNServer:
     """A TURN server over UDP whose relayed addresses exist only inside it.
 
-    ``now`` is Unix seconds throughout and must not go backwards. ``nonce_key`` is shared by all
-    workers of a relay. ``generate`` is the source of randomness, for relayed addresses and the
-    transaction ids of Data indications.
+    ``now`` is Unix seconds throughout and must not go backwards. ``generate`` is the source of
+    randomness, for relayed addresses and the transaction ids of Data indications. ``observer`` is
+    told of the routes by which ChannelData may be forwarded without asking the core.
     """
 
     __slots__ = ("_credentials", "_forwarding", "_methods", "_table", "counters")
@@ -58,13 +59,14 @@ class TURNServer:
         realm: str = DEFAULT_REALM,
         limits: Limits | None = None,
         generate: GenerateBytes = secrets.token_bytes,
+        observer: RouteObserver | None = None,
     ) -> None:
         self.counters = Counters()
         self._credentials = LongTermCredentials(
             identify=identify, password=password, nonces=Nonces(nonce_key), realm=realm
         )
         self._table = AllocationTable(limits or Limits(), generate)
-        self._forwarding = Forwarding(self._table, self.counters, generate)
+        self._forwarding = Forwarding(self._table, self.counters, generate, observer)
         self._methods = Methods(self._table, self._forwarding, self.counters)
 
     def receive(self, now: float, five_tuple: FiveTuple, datagram: bytes) -> list[Datagram]:

@@ -5,9 +5,12 @@ import random
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.turn.allocation import generate_relayed_address
 from relay.turn.attributes import AttributeType as Type
+from relay.turn.bandwidth import BURST_SECONDS, Bandwidth
 from relay.turn.counters import Drop
 from relay.turn.deadlines import Deadlines
 from relay.turn.stun import MessageClass, Method, encode_message
@@ -80,6 +83,51 @@ def test_channels_and_permissions_are_bounded(turn):
     assert first.permit(last).error_code == 508
     world.pass_time(1)
     assert first.permit(last).error_code == 403  # its own allocation has expired as well
+
+
+@pytest.mark.parametrize("way", ["route", "rules", "indication"])
+def test_bandwidth(turn, way):
+    """T6: data beyond an allocation's bandwidth is dropped and counted, others go on (TURN-46)."""
+    world = turn.World(bandwidth=100_000)
+    first, second = world.bound_pair()
+    if way == "rules":
+        world.core._forwarding.routes.by_key.clear()
+
+    def passed():
+        if way == "indication":
+            return len(first.send_indication(second.relayed, bytes(1000)))
+        return len(first.channel_data(0x4000, bytes(1000)))
+
+    assert sum(passed() for _ in range(300)) == 50
+    assert world.core.counters.drops[Drop.BANDWIDTH] == 250
+    assert len(second.channel_data(0x4001, bytes(1000))) == 1
+    world.now += 0.125
+    assert sum(passed() for _ in range(300)) == 12
+
+
+def test_all_ways_share_one_bandwidth(turn):
+    """What was sent on a channel is not free for Send indications (TURN-46)."""
+    world = turn.World(bandwidth=100_000)
+    first, second = world.bound_pair()
+    for _ in range(50):
+        first.channel_data(0x4000, bytes(1000))
+    assert first.send_indication(second.relayed, bytes(1000)) == []
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 4096)), max_size=200))
+def test_bandwidth_is_bounded_over_any_span(sends):
+    """Whatever the timing, a span of t seconds takes at most a second's worth more (TURN-46)."""
+    rate, now, granted = 10_000, 0.0, []
+    bandwidth = Bandwidth(now, rate)
+    for pause, size in sends:
+        now += pause
+        if bandwidth.take(now, size, rate):
+            granted.append((now, size))
+    for begin in range(len(granted)):
+        total = 0
+        for when, size in granted[begin:]:
+            total += size
+            assert total <= rate * (when - granted[begin][0] + 2 * BURST_SECONDS) + 1e-6
 
 
 # Lifetimes.
@@ -162,7 +210,7 @@ def test_sweep_leaves_nothing(world):
     assert not table._by_ticket
     assert not len(table._deadlines)
     assert not table._deadlines._buckets
-    assert not world.core._forwarding.routes
+    assert not world.core._forwarding.routes.by_key
 
 
 def test_deadlines_keep_one_entry_for_each_key():

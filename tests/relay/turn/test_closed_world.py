@@ -257,7 +257,7 @@ def test_other_first_bytes(world, first_byte):
 def test_routes_follow_every_change(world):
     """What the lookup forwards, the rules forward too, and never longer (TURN-35)."""
     first, second = world.bound_pair()
-    routes = world.core._forwarding.routes
+    routes = world.core._forwarding.routes.by_key
     assert len(routes) == 2
     fast = first.channel_data(0x4000, b"data")
     routes.clear()
@@ -285,3 +285,34 @@ def test_routes_are_remade_for_other_peers(world):
     second.refresh(0)
     assert len(world.core._forwarding.routes) == 2
     assert first.channel_data(0x4000, b"data")[0][0] == third.five_tuple
+
+
+class Copy(dict):
+    """An observer that keeps what it is told."""
+
+    publish = dict.__setitem__
+    withdraw = dict.__delitem__
+
+
+def test_an_observer_has_the_routes_at_any_time(turn):
+    """Who forwards by a copy of the routes is told of each change as it happens (TURN-35)."""
+    world, copy = turn.World(), Copy()
+    world.core = turn.make_core(observer=copy)
+    routes = world.core._forwarding.routes
+    first, second = world.bound_pair()
+    assert copy == routes.by_key
+    assert len(copy) == 2
+    until = min(route.until for route in copy.values())
+    world.now += 100
+    for client, peer, number in ((first, second, 0x4000), (second, first, 0x4001)):
+        client.refresh(3600)
+        client.bind(peer.relayed, number)
+        assert copy == routes.by_key
+    assert {route.until for route in copy.values()} == {until + 100}
+    world.pass_time(600)
+    assert copy == routes.by_key == {}
+    first.bind(second.relayed, 0x4000)
+    second.bind(first.relayed, 0x4001)
+    assert len(copy) == 2
+    first.refresh(0)
+    assert copy == {}
