@@ -67,3 +67,11 @@ class RefusedError(RelayError):
 
 class StorageError(RelayError):
     """The storage failed; what was asked is not done and may be asked again."""
+
+
+class FencedError(RelayError):
+    """A claim on a mailbox no longer holds. ``is_taken``: by a later one, or removed for good."""
+
+    def __init__(self, *, is_taken: bool) -> None:
+        super().__init__("the mailbox is read by another connection" if is_taken else "expired")
+        self.is_taken = is_taken

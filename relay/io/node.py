@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from relay.config import LimitsSection
 from relay.io.capture import Capture
-from relay.io.storage import Directory, Mailbox
-from relay.services.delivery import Presence
-from relay.services.quota import Limiter, Rate
+from relay.io.storage import Bus, Directory, Limiter, Mailbox, Presence, Storage
+from relay.services.delivery import Readers
+from relay.services.quota import Rate
 from relay.services.signatures import RelayKey
 from relay.services.source import Network
 
@@ -28,17 +28,19 @@ class Quotas:
     tickets: Limiter
 
     @classmethod
-    def of(cls, limits: LimitsSection, *, per_address: bool) -> "Quotas":
+    def of(cls, limits: LimitsSection, storage: Storage, *, per_address: bool) -> "Quotas":
         """Build them from the configuration."""
 
-        def limiter(uses: int, seconds: int) -> Limiter:
-            return Limiter(Rate(uses / seconds, uses))
+        def limiter(name: str, uses: int, seconds: int) -> Limiter:
+            return storage.limiter(name, Rate(uses / seconds, uses))
 
         return cls(
-            limiter(limits.registrations_per_address_and_hour, HOUR) if per_address else None,
-            limiter(limits.fetches_per_address_and_minute, 60) if per_address else None,
-            limiter(limits.sends_per_address_and_minute, 60) if per_address else None,
-            limiter(limits.tickets_per_account_and_hour, HOUR),
+            limiter("registrations", limits.registrations_per_address_and_hour, HOUR)
+            if per_address
+            else None,
+            limiter("fetches", limits.fetches_per_address_and_minute, 60) if per_address else None,
+            limiter("sends", limits.sends_per_address_and_minute, 60) if per_address else None,
+            limiter("tickets", limits.tickets_per_account_and_hour, HOUR),
         )
 
 
@@ -50,6 +52,10 @@ class Node:
     key: RelayKey
     directory: Directory
     mailbox: Mailbox
+    presence: Presence
+    bus: Bus
+    readers: Readers
+    """The connections of this process that read mailboxes."""
     turn_secret: bytes
     turn_urls: tuple[str, ...]
     ticket_seconds: int
@@ -64,9 +70,10 @@ class Node:
     """Who connects, where a trusted proxy says so."""
     clock: Callable[[], float]
     capture: Capture | None
-    presence: Presence = field(default_factory=Presence)
     sources: Counter[str] = field(default_factory=Counter)
     """Open connections for each source address."""
     connections: int = 0
     """Connections so far; each gets its number."""
     is_ready: bool = False
+    can_store: bool = True
+    """Whether the storage worked when it was last looked at."""

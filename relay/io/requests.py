@@ -10,11 +10,11 @@ from typing import assert_never
 
 from relay.errors import RefusedError
 from relay.io.session import Session
+from relay.io.storage import Limiter
 from relay.services import directory, tickets
 from relay.services.directory import Account
 from relay.services.mailbox import BoxMailbox, DeviceMailbox, Stored, mailbox_of
 from relay.services.policy import token_hash
-from relay.services.quota import Limiter
 from relay.wire.limits import MAX_PREKEY_BATCH
 from relay.wire.messages import (
     Ack,
@@ -75,14 +75,14 @@ async def answer(session: Session, request: Request, size: int) -> Reply:
 
 async def _send(session: Session, request: Send) -> Reply:
     node = session.node
-    _count(node.quotas.sends, session)
+    await _count(node.quotas.sends, session)
     mailbox = mailbox_of(request.recipient)
     stored = await node.mailbox.put(
         mailbox, request.message_id, request.envelope, token_hash(request.token), node.clock()
     )
     match stored:
         case Stored.NEW:
-            node.presence.hint(mailbox)
+            node.bus.hint(mailbox)
         case Stored.FULL:
             raise RefusedError(ErrorCode.TOO_MANY, "the mailbox is full", retry_after=60)
         case Stored.AGAIN | Stored.REFUSED:
@@ -103,13 +103,13 @@ async def _open_box(session: Session, request: OpenBox) -> Reply:
     if session.queue.is_full:
         raise RefusedError(ErrorCode.TOO_MANY, "too many mailboxes on one connection")
     await session.node.mailbox.open_box(box, session.node.clock())
-    session.read(box)
+    await session.read(box)
     return BoxOpened(box.box)
 
 
 async def _fetch_bundle(session: Session, request: FetchBundle) -> Reply:
     node = session.node
-    _count(node.quotas.fetches, session)
+    await _count(node.quotas.fetches, session)
     bundle = await node.directory.take_bundle(
         request.username, request.device_id, token_hash(request.token), node.clock()
     )
@@ -126,12 +126,12 @@ async def _register(session: Session, request: Register) -> Reply:
     _refuse_second_login(session)
     if not node.is_open:
         raise RefusedError(ErrorCode.REGISTRATION_CLOSED, "this relay takes no new accounts")
-    _count(node.quotas.registrations, session)
+    await _count(node.quotas.registrations, session)
     account = directory.register(
         request, relay=node.name, challenge=session.challenge, now=node.clock()
     )
     await node.directory.create(account)
-    return _become(session, account.username, account.device_list.devices[0])
+    return await _become(session, account.username, account.device_list.devices[0])
 
 
 async def _log_in(session: Session, request: Login) -> Reply:
@@ -145,7 +145,7 @@ async def _log_in(session: Session, request: Login) -> Reply:
         challenge=session.challenge,
         nobody=node.key.public,
     )
-    return _become(session, request.username, device)
+    return await _become(session, request.username, device)
 
 
 def _refuse_second_login(session: Session) -> None:
@@ -153,9 +153,9 @@ def _refuse_second_login(session: Session) -> None:
         raise RefusedError(ErrorCode.BAD_REQUEST, "this connection is logged in already")
 
 
-def _become(session: Session, username: str, device: Device) -> Reply:
+async def _become(session: Session, username: str, device: Device) -> Reply:
     mailbox = DeviceMailbox(username, device.device_id)
-    session.read(mailbox)
+    await session.read(mailbox)
     session.device = mailbox
     return Done()
 
@@ -185,7 +185,7 @@ async def _manage(session: Session, request: _Managing, size: int) -> Reply:
         case DeleteAccount():
             return await _delete(session, account, request)
         case MediaTicket():
-            return _media_ticket(session, account)
+            return await _media_ticket(session, account)
         case FetchCertificate():
             now = session.node.clock()
             return Certificate(directory.certify(session.node.key, account, now=now))
@@ -237,13 +237,13 @@ async def _update_device_list(
     await node.directory.replace_device_list(new)
     for device in account.device_list.devices:
         if new.device(device.device_id) is None:
-            node.presence.evict(DeviceMailbox(account.username, device.device_id))
+            await node.presence.evict(DeviceMailbox(account.username, device.device_id))
     return Done()
 
 
-def _media_ticket(session: Session, account: Account) -> Reply:
+async def _media_ticket(session: Session, account: Account) -> Reply:
     node = session.node
-    node.quotas.tickets.take(account.username, node.clock())
+    await node.quotas.tickets.take(account.username, node.clock())
     ticket_id = os.urandom(tickets.TICKET_ID_BYTES)
     a, b = tickets.issue(node.turn_secret, node.clock(), node.ticket_seconds, ticket_id)
     return Ticket(a, b, tickets.expires_at(a))
@@ -260,11 +260,10 @@ async def _delete(session: Session, account: Account, request: DeleteAccount) ->
         mailbox = DeviceMailbox(account.username, device.device_id)
         if mailbox == own:
             session.forget_device()
-        else:
-            node.presence.evict(mailbox)
+        await node.presence.evict(mailbox)
     return Done()
 
 
-def _count(limiter: Limiter | None, session: Session) -> None:
+async def _count(limiter: Limiter | None, session: Session) -> None:
     if limiter is not None:
-        limiter.take(session.source, session.node.clock())
+        await limiter.take(session.source, session.node.clock())

@@ -24,16 +24,20 @@ from relay.io.capture import Capture
 from relay.io.datagram import open_socket, serve_turn
 from relay.io.node import Node, Quotas
 from relay.io.signalling import PATH, Signalling, open_listener
-from relay.io.sqlite import SQLiteStorage, open_storage
+from relay.io.sqlite import open_storage
 from relay.io.state import DATABASE_FILE, data_directory, relay_key
+from relay.io.storage import Storage
 from relay.io.tls import Certificates
 from relay.services import tickets
+from relay.services.delivery import Readers
 from relay.services.signatures import RelayKey
 from relay.turn.server import TURNServer
 
 log = structlog.get_logger()
 
 SWEEP_SECONDS: Final = 60.0
+PROBE_SECONDS: Final = 2.0
+"""How often the storage is tried, for ``/readyz``."""
 STOP_SECONDS: Final = 8.0
 """How long connections may take to close after SIGTERM."""
 RECONNECT_DELAY_MS: Final = 5_000
@@ -83,7 +87,8 @@ async def run(
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(data_directory(Path(config.relay.data_dir)))
         key = relay_key(folder)
-        storage = await stack.enter_async_context(open_storage(folder / DATABASE_FILE))
+        readers = Readers()
+        storage = await stack.enter_async_context(open_storage(folder / DATABASE_FILE, readers))
         capture = None
         if options.capture is not None:
             capture = stack.enter_context(Capture(options.capture))
@@ -92,7 +97,7 @@ async def run(
         host, port = host_port(config.signalling.listen, "signalling.listen")
         listener, port = await open_listener(host, port)
         await stack.enter_async_context(listener)
-        node = _node(config, options, key, storage, capture)
+        node = _node(config, options, key, storage, readers, capture)
         node.name = node.name or join_host_port(host, port)
         ready = Ready(
             f"{'wss' if certificates else 'ws'}://{join_host_port(host, port)}{PATH}",
@@ -109,6 +114,7 @@ async def run(
             )
             await nursery.start(_serve_turn, config, udp, capture)
             nursery.start_soon(_sweep, node)
+            nursery.start_soon(_watch, node, storage)
             node.is_ready = True
             announce(ready)
             await told_to_stop()
@@ -122,7 +128,8 @@ def _node(
     config: Config,
     options: Options,
     key: RelayKey,
-    storage: SQLiteStorage,
+    storage: Storage,
+    readers: Readers,
     capture: Capture | None,
 ) -> Node:
     per_address = not options.is_development
@@ -131,12 +138,15 @@ def _node(
         key=key,
         directory=storage.directory,
         mailbox=storage.mailbox,
+        presence=storage.presence,
+        bus=storage.bus,
+        readers=readers,
         turn_secret=config.turn.secret.encode(),
         turn_urls=(),
         ticket_seconds=config.turn.ticket_seconds,
         is_open=config.relay.registration == "open",
         limits=config.limits,
-        quotas=Quotas.of(config.limits, per_address=per_address),
+        quotas=Quotas.of(config.limits, storage, per_address=per_address),
         per_address=per_address,
         trusted_proxies=tuple(map(ip_network, config.signalling.trusted_proxies)),
         proxy_header=config.signalling.proxy_header,
@@ -201,6 +211,18 @@ async def _sweep(node: Node) -> None:
     while True:
         await trio.sleep(SWEEP_SECONDS)
         try:
-            await node.mailbox.sweep(node.clock(), node.presence.boxes())
+            await node.mailbox.sweep(node.clock(), node.readers.boxes())
         except StorageError as error:
             log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+
+
+async def _watch(node: Node, storage: Storage) -> None:
+    """Keep the node's readiness like the storage's (STORAGE-09)."""
+    while True:
+        try:
+            await storage.probe()
+        except StorageError:
+            node.can_store = False
+        else:
+            node.can_store = True
+        await trio.sleep(PROBE_SECONDS)

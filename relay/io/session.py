@@ -14,10 +14,10 @@ import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.trio.server import ServerConnection
 
-from relay.errors import RefusedError, StorageError
+from relay.errors import FencedError, RefusedError, StorageError
 from relay.io.capture import RECEIVED, SENT
 from relay.io.node import Node
-from relay.services.delivery import DeliveryQueue
+from relay.services.delivery import Claim, DeliveryQueue, Fetch
 from relay.services.mailbox import DeviceMailbox, MailboxName
 from relay.wire.codec import decode, encode
 from relay.wire.errors import WireError
@@ -25,6 +25,7 @@ from relay.wire.limits import CHALLENGE_BYTES, MAX_FRAME
 from relay.wire.messages import (
     PROTOCOL_VERSION,
     ClientFrame,
+    Deliver,
     Displaced,
     ErrorCode,
     Failure,
@@ -44,6 +45,8 @@ FAREWELL_SECONDS: Final = 2.0
 """How long a client may take to receive its last push."""
 CLOSE_SECONDS: Final = 4.0
 """How long the closing handshake may take; then the socket is simply closed."""
+RELEASE_SECONDS: Final = 2.0
+"""For giving claims back at the end; a claim that stays is overruled by the next one."""
 MAX_REFUSALS: Final = 100
 """Requests of one connection that may be refused before it ends: a client at fault stops then."""
 
@@ -83,6 +86,7 @@ class Session:
         self.challenge: Final = os.urandom(CHALLENGE_BYTES)
         self.device: DeviceMailbox | None = None
         self.queue: Final = DeliveryQueue()
+        self._claims: dict[MailboxName, Claim] = {}
         self._socket = socket
         self._answer = answer
         self._scope = trio.CancelScope()
@@ -112,16 +116,23 @@ class Session:
         """Tell the client that the relay stops, and end the connection."""
         self.end(Ending(LEAVING, "the relay stops", GoingAway(delay_ms)))
 
-    def read(self, mailbox: MailboxName) -> None:
-        """Deliver from this mailbox from now on. Without a checkpoint: the reply comes first.
+    async def read(self, mailbox: MailboxName) -> None:
+        """Deliver from this mailbox from now on.
+
+        Without a checkpoint once the mailbox is claimed: the reply comes first.
 
         Raises:
             RefusedError: this connection reads too many mailboxes.
+            StorageError: nobody knows whether it was claimed.
         """
-        if mailbox not in self.queue.mailboxes and self.queue.is_full:
-            raise RefusedError(ErrorCode.TOO_MANY, "too many mailboxes on one connection")
-        self.node.presence.attach(mailbox, self)
-        self.queue.attach(mailbox)
+        if mailbox not in self.queue.mailboxes:
+            if self.queue.is_full:
+                raise RefusedError(ErrorCode.TOO_MANY, "too many mailboxes on one connection")
+            with trio.CancelScope(shield=True):  # a claim that nobody knows of is never given back
+                claim = await self.node.presence.claim(mailbox)
+            self._claims[mailbox] = claim
+            self.node.readers.attach(claim, self)
+            self.queue.attach(mailbox)
         self.wake()
         if not self._delivers and self._nursery is not None:
             self._delivers = True
@@ -130,7 +141,7 @@ class Session:
     def forget_device(self) -> None:
         """Go on as an anonymous connection: the account is gone."""
         if self.device is not None:
-            self.node.presence.detach(self.device, self)
+            self.node.readers.detach(self.device, self)
             self.queue.detach(self.device)
             self.device = None
 
@@ -152,6 +163,10 @@ class Session:
         else:
             self.queue.detach(mailbox)
 
+    def expired(self, _mailbox: MailboxName) -> None:
+        """Learn that this node was taken for dead: the client has to claim its mailboxes anew."""
+        self.end(Ending(TRY_LATER, "the relay cannot deliver now"))
+
     # --- receiving ---
 
     async def _serve(self) -> None:
@@ -162,8 +177,17 @@ class Session:
                     await self._converse()
                     nursery.cancel_scope.cancel()
         finally:
-            for mailbox in self.queue.mailboxes:
-                self.node.presence.detach(mailbox, self)
+            await self._release()
+
+    async def _release(self) -> None:
+        for mailbox in self._claims:
+            self.node.readers.detach(mailbox, self)
+        if self._claims:
+            with trio.move_on_after(RELEASE_SECONDS, shield=True):
+                try:
+                    await self.node.presence.release(self._claims.values())
+                except StorageError as error:
+                    log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
 
     async def _converse(self) -> None:
         try:
@@ -240,15 +264,30 @@ class Session:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     continue
-                now = self.node.clock()
-                mails = await self.node.mailbox.read(fetch.mailbox, fetch.after, fetch.limit, now)
-                for push in self.queue.fetched(fetch, mails):
+                for push in await self._fetched(fetch):
                     await self._send(0, push)
         except ConnectionClosed:
             self.end(Ending(NORMAL, ""))
         except StorageError as error:
             log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
             self.end(Ending(TRY_LATER, "the relay cannot deliver now"))
+
+    async def _fetched(self, fetch: Fetch) -> list[Deliver]:
+        node, mailbox = self.node, fetch.mailbox
+        claim = self._claims[mailbox]
+        try:
+            mails = await node.mailbox.read(claim, fetch.after, fetch.limit, node.clock())
+        except FencedError as error:
+            if self._claims[mailbox] != claim:
+                return []  # opened anew in the meantime
+            node.readers.detach(mailbox, self)
+            if error.is_taken:
+                self.lost(mailbox)
+                node.bus.hint(mailbox)  # what woke this reader was meant for the other
+            else:
+                self.expired(mailbox)
+            return []
+        return self.queue.fetched(fetch, mails)
 
     async def _send(self, request_id: int, body: Reply | Push) -> None:
         data = encode(ServerFrame(request_id, body))

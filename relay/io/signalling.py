@@ -128,7 +128,7 @@ class Signalling:
         if path == "/healthz":
             return socket.respond(HTTPStatus.OK, "ok\n")
         if path == "/readyz":
-            if self._node.is_ready:
+            if self._node.is_ready and self._node.can_store:
                 return socket.respond(HTTPStatus.OK, "ready\n")
             return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
         if path != PATH:

@@ -1,7 +1,8 @@
 """The default storage backend (spec/wire.md, Storage): one SQLite file in WAL mode.
 
-Opens it, makes or checks its tables, and joins the two halves. The queries are in
-`relay.io.sqlite_directory` and `relay.io.sqlite_mailbox`.
+Opens it, makes or checks its tables, and joins its parts. The queries are in
+`relay.io.sqlite_directory` and `relay.io.sqlite_mailbox`; what ends with the process is in
+`relay.io.memory`.
 """
 
 import sqlite3
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from relay.errors import OperatorError
+from relay.io.memory import MemoryBus, MemoryLimiter, MemoryPresence
 from relay.io.sqlite_directory import SQLiteDirectory
 from relay.io.sqlite_mailbox import SQLiteMailbox
 from relay.io.writer import Writer
+from relay.services.delivery import Readers
+from relay.services.quota import Rate
 
 SCHEMA_VERSION: Final = 1
 
@@ -79,22 +83,44 @@ TABLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SQLiteStorage:
-    """Both interfaces over one file."""
+    """`relay.io.storage.Storage` over one file."""
 
     directory: SQLiteDirectory
     mailbox: SQLiteMailbox
+    presence: MemoryPresence
+    bus: MemoryBus
+    writer: Writer
+
+    def limiter(self, _name: str, rate: Rate) -> MemoryLimiter:
+        """Return a limiter."""
+        return MemoryLimiter(rate)
+
+    async def probe(self) -> None:
+        """Return if the file can be written now."""
+        await self.writer.run(
+            lambda db: db.execute("UPDATE mailboxes SET touched = 0 WHERE id = 0")
+        )
 
 
 @asynccontextmanager
-async def open_storage(path: Path) -> AsyncIterator[SQLiteStorage]:
+async def open_storage(path: Path, readers: Readers) -> AsyncIterator[SQLiteStorage]:
     """Open or create the database at ``path``; it is closed at the end of the block.
+
+    ``readers`` are the connections of this process: they are told what concerns them.
 
     Raises:
         OperatorError: it cannot be opened, or another version of the relay made it.
     """
     async with Writer(path) as writer:
         await writer.run(_prepare)
-        yield SQLiteStorage(SQLiteDirectory(writer), SQLiteMailbox(writer))
+        presence = MemoryPresence(readers)
+        yield SQLiteStorage(
+            SQLiteDirectory(writer),
+            SQLiteMailbox(writer, presence),
+            presence,
+            MemoryBus(readers),
+            writer,
+        )
 
 
 def _prepare(db: sqlite3.Connection) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from relay.errors import RefusedError
+from relay.io.memory import MemoryPresence
 from relay.io.sqlite_directory import is_admitted
 from relay.io.writer import Writer
+from relay.services.delivery import Claim
 from relay.services.mailbox import (
     BOX_IDLE_LIFETIME,
     MAIL_LIFETIME,
@@ -31,8 +33,11 @@ _NOWHERE: Final = 0
 class SQLiteMailbox:
     """`relay.io.storage.Mailbox` in SQLite."""
 
-    def __init__(self, writer: Writer, *, max_boxes: int = MAX_BOXES) -> None:
+    def __init__(
+        self, writer: Writer, presence: MemoryPresence, *, max_boxes: int = MAX_BOXES
+    ) -> None:
         self._writer = writer
+        self._presence = presence
         self._max_boxes = max_boxes
 
     async def open_box(self, box: BoxMailbox, now: float) -> None:
@@ -52,9 +57,12 @@ class SQLiteMailbox:
             lambda db: _put(db, mailbox, message_id, envelope, shown, now)
         )
 
-    async def read(self, mailbox: MailboxName, after: int, limit: int, now: float) -> list[Mail]:
+    async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
         """Return the oldest envelopes after row ``after``."""
-        return await self._writer.run(lambda db: _read(db, mailbox, after, limit, now))
+        mailbox = claim.mailbox
+        found = await self._writer.run(lambda db: _read(db, mailbox, after, limit, now))
+        self._presence.check(claim)  # afterwards: it may have changed while the query waited
+        return found
 
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes."""

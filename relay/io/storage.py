@@ -1,7 +1,8 @@
-"""What the relay asks of a storage backend (spec/wire.md, Storage): two interfaces.
+"""What the relay asks of a storage backend (spec/wire.md, Storage): five interfaces.
 
 A call that returned is durable, and each is one transaction. Backends apply the rules of
-`relay.services`; they make none. `relay.io.sqlite` is the default backend.
+`relay.services`; they make none. `relay.io.sqlite` is the default backend and serves one node,
+`relay.io.postgres` serves many.
 
 All methods raise `StorageError` where the backend fails, and `RefusedError` where named.
 Cancelling a call leaves open whether it took effect.
@@ -10,8 +11,10 @@ Cancelling a call leaves open whether it took effect.
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from relay.services.delivery import Claim
 from relay.services.directory import Account
 from relay.services.mailbox import BoxMailbox, Mail, MailboxName, Stored
+from relay.services.quota import Rate
 from relay.wire.messages import Policy, PrekeyCounts
 from relay.wire.records import PreKey, PreKeyBundle
 
@@ -87,11 +90,72 @@ class Mailbox(Protocol):
     ) -> Stored:
         """Store an envelope once per message id, if the mailbox exists and admits ``shown``."""
 
-    async def read(self, mailbox: MailboxName, after: int, limit: int, now: float) -> list[Mail]:
-        """Return the oldest envelopes after row ``after``."""
+    async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
+        """Return the oldest envelopes after row ``after``.
+
+        Raises:
+            FencedError: the claim no longer holds (STORAGE-05).
+        """
 
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes, but not yet their message ids."""
 
     async def sweep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
         """Forget what is out of date; boxes ``in_use`` are not."""
+
+
+class Presence(Protocol):
+    """Who reads which mailbox, over all nodes."""
+
+    async def claim(self, mailbox: MailboxName) -> Claim:
+        """Become the one reader of a mailbox; whoever was, on any node, is told that it lost it."""
+
+    async def release(self, claims: Iterable[Claim]) -> None:
+        """Give claims back. Those that no longer hold are left alone."""
+
+    async def evict(self, mailbox: MailboxName) -> None:
+        """End every claim on a mailbox that is gone; its reader is told that it lost it."""
+
+
+class Bus(Protocol):
+    """What nodes tell one another. A message may be lost: it saves time and decides nothing."""
+
+    def hint(self, mailbox: MailboxName) -> None:
+        """Tell the reader of a mailbox, on whatever node, that mail came. Never waits."""
+
+
+class Limiter(Protocol):
+    """One rate, counted over all nodes."""
+
+    async def take(self, key: str, now: float) -> None:
+        """Count one use.
+
+        Raises:
+            RefusedError: TOO_MANY, with the seconds after which one more is free.
+        """
+
+
+class Storage(Protocol):
+    """A backend that is open."""
+
+    @property
+    def directory(self) -> Directory:
+        """Return the accounts."""
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """Return the envelopes."""
+
+    @property
+    def presence(self) -> Presence:
+        """Return who reads what."""
+
+    @property
+    def bus(self) -> Bus:
+        """Return the way to other nodes."""
+
+    def limiter(self, name: str, rate: Rate) -> Limiter:
+        """Return the limiter of this name; nodes that use the same name share it."""
+
+    async def probe(self) -> None:
+        """Return if the backend can store something now."""

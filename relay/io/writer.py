@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 MAX_BATCH: Final = 256
 """Jobs in one transaction: bounds how long the first of them waits for the last."""
-BUSY_TIMEOUT: Final = 5.0
-"""Seconds that a backup or another reader may hold the file."""
+BUSY_TIMEOUT: Final = 2.0
+"""Seconds to wait for another process that writes; a backup only reads and holds nobody up."""
 
 
 class _Job:

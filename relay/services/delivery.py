@@ -1,4 +1,4 @@
-"""Handing out mail: what a connection reads, and who is connected (spec/wire.md, Delivery).
+"""Handing out mail: what a connection reads, and who reads here (spec/wire.md, Delivery).
 
 Delivery ids are numbers of one connection: two deliveries tell a client nothing about how much
 mail others get, and an acknowledgement can only name what this connection was given. It stores
@@ -102,6 +102,14 @@ class DeliveryQueue:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to read a mailbox. A later claim has a higher epoch and fences this one off."""
+
+    mailbox: MailboxName
+    epoch: int
+
+
 class Reader(Protocol):
     """A connection that reads mailboxes."""
 
@@ -111,39 +119,58 @@ class Reader(Protocol):
     def lost(self, mailbox: MailboxName) -> None:
         """Learn that another connection reads a mailbox now, or that it is gone."""
 
+    def expired(self, mailbox: MailboxName) -> None:
+        """Learn that the claim is gone and nobody took it: this node was taken for dead."""
 
-class Presence:
-    """Which connection reads which mailbox: at most one, the latest."""
+
+class Readers:
+    """Which connection of this node reads which mailbox: at most one, the latest."""
 
     __slots__ = ("_readers",)
 
     def __init__(self) -> None:
-        self._readers: dict[MailboxName, Reader] = {}
+        self._readers: dict[MailboxName, tuple[Claim, Reader]] = {}
 
-    def attach(self, mailbox: MailboxName, reader: Reader) -> None:
-        """Make ``reader`` the one reader of a mailbox; the one before is told."""
-        before = self._readers.get(mailbox)
-        self._readers[mailbox] = reader
-        if before is not None and before is not reader:
-            before.lost(mailbox)
+    def attach(self, claim: Claim, reader: Reader) -> None:
+        """Make ``reader`` the one reader of a mailbox here, unless a later claim came first.
+
+        Then the first read of ``reader`` is refused (`relay.io.storage.Mailbox.read`).
+        """
+        self.lost(claim.mailbox, claim.epoch)
+        self._readers.setdefault(claim.mailbox, (claim, reader))
 
     def detach(self, mailbox: MailboxName, reader: Reader) -> None:
         """Forget a reader that went away, unless another took its place."""
-        if self._readers.get(mailbox) is reader:
+        found = self._readers.get(mailbox)
+        if found is not None and found[1] is reader:
             del self._readers[mailbox]
 
-    def evict(self, mailbox: MailboxName) -> None:
-        """Tell the reader of a mailbox that it is gone."""
-        reader = self._readers.pop(mailbox, None)
-        if reader is not None:
-            reader.lost(mailbox)
+    def lost(self, mailbox: MailboxName, epoch: int | None = None) -> None:
+        """Tell the reader of a mailbox that its claim from before ``epoch``, if given, is lost."""
+        found = self._readers.get(mailbox)
+        if found is not None and (epoch is None or found[0].epoch < epoch):
+            del self._readers[mailbox]
+            found[1].lost(mailbox)
 
-    def hint(self, mailbox: MailboxName) -> None:
-        """Tell the reader of a mailbox, if there is one, that mail came."""
-        reader = self._readers.get(mailbox)
-        if reader is not None:
-            reader.hint(mailbox)
+    def expired(self, claim: Claim) -> None:
+        """Tell the reader that holds exactly this claim that it is gone."""
+        found = self._readers.get(claim.mailbox)
+        if found is not None and found[0] == claim:
+            del self._readers[claim.mailbox]
+            found[1].expired(claim.mailbox)
+
+    def hint(self, mailbox: MailboxName) -> bool:
+        """Tell the reader of a mailbox that mail came; return whether there is one here."""
+        found = self._readers.get(mailbox)
+        if found is None:
+            return False
+        found[1].hint(mailbox)
+        return True
+
+    def claims(self) -> list[Claim]:
+        """Return what is read here."""
+        return [claim for claim, _ in self._readers.values()]
 
     def boxes(self) -> list[BoxMailbox]:
-        """Return the reply boxes that somebody reads now."""
+        """Return the reply boxes that somebody reads here."""
         return [name for name in self._readers if isinstance(name, BoxMailbox)]

@@ -1,10 +1,20 @@
 """A relay that dies, stops or cannot store (spec/wire.md, Delivery and Storage)."""
 
+import sqlite3
+
 import pytest
 import trio
 from websockets.exceptions import ConnectionClosed
 
-from relay.wire.messages import Done, GoingAway, OpenBox, PrekeyCounts, PrekeyStatus
+from relay.wire.messages import (
+    Done,
+    ErrorCode,
+    Failure,
+    GoingAway,
+    OpenBox,
+    PrekeyCounts,
+    PrekeyStatus,
+)
 
 pytestmark = pytest.mark.trio
 
@@ -99,3 +109,38 @@ async def test_stops_with_a_deaf_client(start_relay, speak):
         code, seconds = await trio.to_thread.run_sync(relay.terminate)
     assert code == 0
     assert seconds < 14
+
+
+async def http_status(relay, path):
+    stream = await trio.open_tcp_stream(*relay.address)
+    async with stream:
+        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return int((await stream.receive_some()).split()[1])
+
+
+async def becomes(relay, status):
+    with trio.fail_after(15):
+        while await http_status(relay, "/readyz") != status:  # noqa: ASYNC110 - another process
+            await trio.sleep(0.05)
+
+
+async def test_locked_database(start_relay, tmp_path, speak, username):
+    """F2, STORAGE-08, STORAGE-09: while nothing can be stored, RETRY says so, and /readyz."""
+    data = tmp_path / "data"
+    relay = start_relay("--data-dir", data)
+    async with speak.registered(relay.url, username) as (client, _):
+        await becomes(relay, 200)
+        other = sqlite3.connect(data / "relay.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        letter = speak.letter(username, b"later")
+        refused = await client.request(letter)
+        assert isinstance(refused, Failure)
+        assert refused.code is ErrorCode.RETRY
+        await becomes(relay, 503)
+        assert await http_status(relay, "/healthz") == 200
+        other.execute("ROLLBACK")
+        other.close()
+        await becomes(relay, 200)
+        assert await client.request(letter) == Done()
+        assert await client.deliveries(1) == [b"later"]
+    relay.terminate()

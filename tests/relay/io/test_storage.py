@@ -1,16 +1,16 @@
-"""The SQLite backend with a clock of the test (spec/wire.md, Storage)."""
+"""What every storage backend does alike, with a clock of the test (spec/wire.md, Storage).
+
+Each test runs on two nodes: on two that share a database, or twice on the only one.
+"""
 
 import os
-import sqlite3
 from dataclasses import replace
 
 import pytest
 import trio
 
-from relay.errors import OperatorError, RefusedError, StorageError
-from relay.io.sqlite import SCHEMA_VERSION, open_storage
-from relay.io.sqlite_mailbox import SQLiteMailbox
-from relay.io.writer import Writer
+from relay.errors import FencedError, RefusedError
+from relay.services.delivery import Claim
 from relay.services.directory import Account, read_list
 from relay.services.mailbox import (
     BOX_IDLE_LIFETIME,
@@ -20,6 +20,7 @@ from relay.services.mailbox import (
     DeviceMailbox,
     Stored,
 )
+from relay.services.quota import Rate
 from relay.wire.messages import ErrorCode, Policy, PrekeyCounts
 from relay.wire.records import PreKeyKind
 
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.trio
 
 NOW = 1_800_000_000.0
 DEVICE = DeviceMailbox("somebody", 1)
+PATIENCE = 10.0
 
 
 def account(speak, username="somebody"):
@@ -36,20 +38,51 @@ def account(speak, username="somebody"):
 
 
 @pytest.fixture
-async def storage(tmp_path):
-    async with open_storage(tmp_path / "relay.sqlite") as opened:
-        yield opened
+def storage(nodes):
+    return nodes[0].storage
 
 
-async def put(storage, mailbox, envelope=b"sealed", now=NOW, message_id=None):
-    return await storage.mailbox.put(mailbox, message_id or os.urandom(16), envelope, None, now)
+async def put(storage, mailbox, envelope=b"sealed", now=NOW, message_id=None, shown=None):
+    return await storage.mailbox.put(mailbox, message_id or os.urandom(16), envelope, shown, now)
 
 
-async def rows(path, query):
-    with sqlite3.connect(path) as db:
-        found = db.execute(query).fetchall()
-    db.close()
-    return found
+async def read(storage, mailbox, now=NOW, after=0, limit=99):
+    claim = await storage.presence.claim(mailbox)
+    return await storage.mailbox.read(claim, after, limit, now)
+
+
+class Reader:
+    """A connection: it notes what it is told."""
+
+    def __init__(self):
+        self.told = []
+        self._news = trio.Event()
+
+    def _note(self, what, mailbox):
+        self.told.append((what, mailbox))
+        self._news.set()
+
+    def hint(self, mailbox):
+        self._note("hint", mailbox)
+
+    def lost(self, mailbox):
+        self._note("lost", mailbox)
+
+    def expired(self, mailbox):
+        self._note("expired", mailbox)
+
+    async def hears(self, what, mailbox):
+        with trio.fail_after(PATIENCE):
+            while (what, mailbox) not in self.told:
+                await self._news.wait()
+                self._news = trio.Event()
+
+
+async def reads(node, mailbox):
+    """Claim a mailbox at a node for a new connection."""
+    reader, claim = Reader(), await node.storage.presence.claim(mailbox)
+    node.readers.attach(claim, reader)
+    return reader, claim
 
 
 async def test_mail_expires(storage, speak):
@@ -57,12 +90,12 @@ async def test_mail_expires(storage, speak):
     await storage.directory.create(account(speak)[1])
     assert await put(storage, DEVICE) is Stored.NEW
     end = NOW + MAIL_LIFETIME
-    assert len(await storage.mailbox.read(DEVICE, 0, 9, end - 1)) == 1
+    assert len(await read(storage, DEVICE, end - 1)) == 1
     await storage.mailbox.sweep(end - 1, [])
-    assert len(await storage.mailbox.read(DEVICE, 0, 9, end - 1)) == 1
-    assert await storage.mailbox.read(DEVICE, 0, 9, end) == []
+    assert len(await read(storage, DEVICE, end - 1)) == 1
+    assert await read(storage, DEVICE, end) == []
     await storage.mailbox.sweep(end, [])
-    assert await storage.mailbox.read(DEVICE, 0, 9, NOW) == []
+    assert await read(storage, DEVICE, NOW) == []
 
 
 async def test_expired_mail_makes_room(storage):
@@ -99,46 +132,17 @@ async def test_idle_boxes_expire(storage):
     assert await put(storage, used) is Stored.NEW
 
 
-async def test_boxes_are_capped(tmp_path):
-    """The number of reply boxes of a relay is bounded; opening one again is always possible."""
-    async with open_storage(tmp_path / "relay.sqlite") as storage:
-        mailbox = SQLiteMailbox(storage.mailbox._writer, max_boxes=2)
-        for number in range(2):
-            await mailbox.open_box(BoxMailbox(bytes([number]) * 32), NOW)
-        with pytest.raises(RefusedError) as caught:
-            await mailbox.open_box(BoxMailbox(bytes([2]) * 32), NOW)
-        assert caught.value.code is ErrorCode.TOO_MANY
-        await mailbox.open_box(BoxMailbox(bytes([1]) * 32), NOW)
-
-
 async def test_message_id_is_forgotten_later(storage):
     """WIRE-30: an acknowledged message id is remembered for an hour."""
     box, message_id = BoxMailbox(bytes(32)), os.urandom(16)
     await storage.mailbox.open_box(box, NOW)
     assert await put(storage, box, message_id=message_id) is Stored.NEW
-    (mail,) = await storage.mailbox.read(box, 0, 9, NOW)
+    (mail,) = await read(storage, box, NOW)
     await storage.mailbox.remove([(box, mail.row)], NOW)
-    assert await storage.mailbox.read(box, 0, 9, NOW) == []
+    assert await read(storage, box, NOW) == []
     assert await put(storage, box, message_id=message_id) is Stored.AGAIN
     await storage.mailbox.sweep(NOW + TOMBSTONE_LIFETIME, [box])
     assert await put(storage, box, message_id=message_id) is Stored.NEW
-
-
-async def test_acknowledged_envelope_is_not_kept(storage, tmp_path):
-    """An acknowledged envelope is no longer in the database."""
-    box = BoxMailbox(bytes(32))
-    await storage.mailbox.open_box(box, NOW)
-    await put(storage, box)
-    (mail,) = await storage.mailbox.read(box, 0, 9, NOW)
-    await storage.mailbox.remove([(box, mail.row)], NOW)
-    found = await rows(tmp_path / "relay.sqlite", "SELECT envelope FROM mail")
-    assert found == [(None,)]
-
-
-async def test_refused_mail_is_not_kept(storage, tmp_path):
-    """Mail for nobody does the same writes as other mail, and leaves nothing."""
-    assert await put(storage, DEVICE) is Stored.REFUSED
-    assert await rows(tmp_path / "relay.sqlite", "SELECT * FROM mail") == []
 
 
 async def test_row_of_another_mailbox(storage):
@@ -147,9 +151,9 @@ async def test_row_of_another_mailbox(storage):
     for box in (first, second):
         await storage.mailbox.open_box(box, NOW)
     await put(storage, first)
-    (mail,) = await storage.mailbox.read(first, 0, 9, NOW)
+    (mail,) = await read(storage, first, NOW)
     await storage.mailbox.remove([(second, mail.row)], NOW)
-    assert await storage.mailbox.read(first, 0, 9, NOW) == [mail]
+    assert await read(storage, first, NOW) == [mail]
 
 
 async def test_expired_prekeys(storage, speak):
@@ -205,85 +209,266 @@ async def test_device_lists_in_order(storage, speak):
     assert found.device_list.version == 4
 
 
-async def test_failed_job_is_alone(tmp_path):
-    """A job that fails in a shared transaction changes nothing, and the others are done."""
+async def test_a_name_is_given_out_once(nodes, speak):
+    """WIRE-10, WIRE-15: of many registrations of a name one succeeds; deleted, it stays taken."""
+    first, second = nodes
     results = []
 
-    async def run(writer, number):
-        def work(db):
-            db.execute("INSERT INTO numbers VALUES (?)", (number,))
-            if number % 2:
-                raise RuntimeError(number)
-
+    async def create(storage):
         try:
-            await writer.run(work)
-            results.append(number)
-        except StorageError:
-            results.append(-number)
+            await storage.directory.create(account(speak)[1])
+            results.append(None)
+        except RefusedError as error:
+            results.append(error.code)
 
-    async with Writer(tmp_path / "db") as writer:
-        await writer.run(lambda db: db.execute("CREATE TABLE numbers (n INTEGER)"))
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(create, first.storage)
+            nursery.start_soon(create, second.storage)
+    taken = ErrorCode.USERNAME_TAKEN
+    assert sorted(results, key=str) == [taken] * 7 + [None]
+    await first.storage.directory.delete("somebody")
+    await create(second.storage)
+    assert results[-1] is taken
+
+
+async def test_the_same_account_again(nodes, speak):
+    """WIRE-10: the very same registration again is no error, at whatever node."""
+    somebody = account(speak)[1]
+    for node in nodes:
+        await node.storage.directory.create(somebody)
+    assert await nodes[1].storage.directory.account("somebody") == somebody
+
+
+async def test_prekeys_are_handed_out_once(nodes, speak):
+    """W4, STORAGE-02: of 100 concurrent takers at two nodes no two get the same one-time prekey."""
+    identity, somebody = account(speak)
+    storage = nodes[0].storage
+    await storage.directory.create(somebody)
+    far = int(NOW) + 86_400
+    keys = [identity.prekey(kind, 999, expires=far) for kind in PreKeyKind]
+    for kind in (PreKeyKind.ONE_TIME_X25519, PreKeyKind.ONE_TIME_MLKEM1024):
+        keys += [identity.prekey(kind, number, expires=far) for number in range(1, 80)]
+    await storage.directory.add_prekeys("somebody", 1, keys)
+    taken, kem = [], []
+
+    async def take(node):
+        bundle = await node.storage.directory.take_bundle("somebody", None, None, NOW)
+        taken.append(bundle.one_time_prekey)
+        kem.append(bundle.kem_prekey)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(take, nodes[number % 2])
+    one_time = [key.key_id for key in taken if key is not None]
+    one_time_kem = [key.key_id for key in kem if key.kind is PreKeyKind.ONE_TIME_MLKEM1024]
+    assert len(one_time) == len(set(one_time)) == 80
+    assert len(one_time_kem) == len(set(one_time_kem)) == 80
+    last_resort = [key for key in kem if key.kind is PreKeyKind.LAST_RESORT_MLKEM1024]
+    assert len(last_resort) == 20
+    await storage.directory.add_prekeys("somebody", 1, keys)
+    assert await storage.directory.count_prekeys("somebody", 1, NOW) == PrekeyCounts(0, 0)
+
+
+async def test_too_many_prekeys(storage, speak):
+    """WIRE-14: a batch beyond the cap of a kind is refused as a whole."""
+    identity, somebody = account(speak)
+    await storage.directory.create(somebody)
+    kind = PreKeyKind.ONE_TIME_X25519
+    far = int(NOW) + 86_400
+    keys = [identity.prekey(kind, number, expires=far) for number in range(1, 252)]
+    await storage.directory.add_prekeys("somebody", 1, keys[:250])
+    with pytest.raises(RefusedError) as caught:
+        await storage.directory.add_prekeys("somebody", 1, keys)
+    assert caught.value.code is ErrorCode.TOO_MANY
+    assert await storage.directory.count_prekeys("somebody", 1, NOW) == PrekeyCounts(250, 0)
+
+
+async def test_tokens_at_another_node(nodes, speak):
+    """WIRE-21: policy and tokens hold at every node, from when their call returned."""
+    first, second = (node.storage for node in nodes)
+    await first.directory.create(account(speak)[1])
+    token = os.urandom(32)
+    await first.directory.set_policy("somebody", Policy.CONTACTS)
+    assert await put(second, DEVICE, shown=token) is Stored.REFUSED
+    await first.directory.put_tokens("somebody", [token, os.urandom(32)])
+    assert await put(second, DEVICE, shown=token) is Stored.NEW
+    await second.directory.put_tokens("somebody", [])
+    assert await put(first, DEVICE, shown=token) is Stored.REFUSED
+
+
+async def test_removed_device(nodes, speak):
+    """WIRE-13: a device that a newer list lacks loses prekeys and mail."""
+    first, second = (node.storage for node in nodes)
+    identity, somebody = account(speak)
+    identity.devices[2] = identity.devices[1]
+    identity.records[2] = identity.record(2)
+    signed = identity.device_list(expires=int(NOW) + 86_400)
+    both = replace(somebody, signed_list=signed, device_list=read_list(signed), newest_device_id=2)
+    await first.directory.create(both)
+    other = DeviceMailbox("somebody", 2)
+    assert await put(second, other) is Stored.NEW
+    del identity.records[2]
+    shorter = identity.next_list(signed, expires=int(NOW) + 86_400)
+    await first.directory.replace_device_list(
+        replace(both, signed_list=shorter, device_list=read_list(shorter))
+    )
+    assert await put(second, other) is Stored.REFUSED
+    assert await read(second, other) == []
+    assert await put(second, DEVICE) is Stored.NEW
+
+
+async def test_mail_is_in_order(nodes):
+    """STORAGE-03: who reads on from the last row misses nothing that was stored meanwhile."""
+    box = BoxMailbox(bytes(32))
+    await nodes[0].storage.mailbox.open_box(box, NOW)
+    _, claim = await reads(nodes[1], box)
+    stored, seen = [], []
+
+    async def send(node, number):
+        envelope = b"%d" % number
+        assert await put(node.storage, box, envelope) is Stored.NEW
+        stored.append(envelope)
+
+    async def follow():
+        after = 0
+        while len(seen) < 60:
+            for mail in await nodes[1].storage.mailbox.read(claim, after, 8, NOW):
+                seen.append(mail.envelope)
+                after = mail.row
+
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            for number in range(1, 21):
-                nursery.start_soon(run, writer, number)
-        kept = await writer.run(lambda db: db.execute("SELECT n FROM numbers").fetchall())
-    assert {n for (n,) in kept} == {n for n in range(1, 21) if n % 2 == 0}
-    assert set(results) == {n if n % 2 == 0 else -n for n in range(1, 21)}
+            nursery.start_soon(follow)
+            for number in range(60):
+                nursery.start_soon(send, nodes[number % 2], number)
+    assert sorted(seen) == sorted(stored)
 
 
-async def test_locked_database(tmp_path, monkeypatch):
-    """F2: while another process holds the database, requests fail as retryable, and work after."""
-    monkeypatch.setattr("relay.io.writer.BUSY_TIMEOUT", 0.05)
-    path = tmp_path / "relay.sqlite"
-    async with open_storage(path) as storage:
-        other = sqlite3.connect(path, isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageError):
-            await storage.mailbox.open_box(BoxMailbox(bytes(32)), NOW)
-        other.execute("ROLLBACK")
-        other.close()
-        await storage.mailbox.open_box(BoxMailbox(bytes(32)), NOW)
+async def test_a_repeated_message(nodes):
+    """WIRE-30: of many Sends with one message id, at any node, one is stored."""
+    box, message_id = BoxMailbox(bytes(32)), os.urandom(16)
+    await nodes[0].storage.mailbox.open_box(box, NOW)
+    results = []
+
+    async def send(node):
+        results.append(await put(node.storage, box, message_id=message_id))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(send, nodes[number % 2])
+    assert results.count(Stored.NEW) == 1
+    assert results.count(Stored.AGAIN) == 9
+    assert len(await read(nodes[1].storage, box)) == 1
 
 
-async def test_full_disk(tmp_path):
-    """F2: when the disk is full, mail is refused as retryable, never acknowledged and lost."""
-    async with open_storage(tmp_path / "relay.sqlite") as storage:
-        box = BoxMailbox(bytes(32))
-        await storage.mailbox.open_box(box, NOW)
-        writer = storage.mailbox._writer
+async def test_a_full_mailbox(nodes):
+    """W6, WIRE-35: concurrent senders at two nodes cannot fill a mailbox beyond its capacity."""
+    box = BoxMailbox(bytes(32))
+    await nodes[0].storage.mailbox.open_box(box, NOW)
+    results = []
 
-        def limit(db):
-            (pages,) = db.execute("PRAGMA page_count").fetchone()
-            db.execute(f"PRAGMA max_page_count = {pages + 20}")
+    async def send(node):
+        results.append(await put(node.storage, box))
 
-        await writer.run(limit)
-        stored = 0
-        with pytest.raises(StorageError):
-            while True:
-                assert await put(storage, box, bytes(30_000)) is Stored.NEW
-                stored += 1
-        assert len(await storage.mailbox.read(box, 0, 99, NOW)) == stored
-        await writer.run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
-        assert await put(storage, box, bytes(30_000)) is Stored.NEW
+    async with trio.open_nursery() as nursery:
+        for number in range(box.capacity.envelopes + 10):
+            nursery.start_soon(send, nodes[number % 2])
+    assert results.count(Stored.FULL) == 10
+    mails = await read(nodes[1].storage, box, limit=999)
+    assert len(mails) == box.capacity.envelopes
+    await nodes[0].storage.mailbox.remove([(box, mail.row) for mail in mails[:5]], NOW)
+    assert await put(nodes[1].storage, box) is Stored.NEW
 
 
-async def test_other_format(tmp_path):
-    """A database of another release is refused, and left alone."""
-    path = tmp_path / "relay.sqlite"
-    db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    db.close()
-    with pytest.raises(OperatorError) as caught:
-        async with open_storage(path):
-            pass
-    assert "format" in str(caught.value)
+async def test_a_hint_reaches_the_reader(nodes):
+    """STORAGE-06: mail that one node stores is hinted to the reader at another."""
+    box = BoxMailbox(bytes(32))
+    await nodes[0].storage.mailbox.open_box(box, NOW)
+    reader, claim = await reads(nodes[1], box)
+    assert await put(nodes[0].storage, box) is Stored.NEW
+    nodes[0].storage.bus.hint(box)
+    await reader.hears("hint", box)
+    (mail,) = await nodes[1].storage.mailbox.read(claim, 0, 9, NOW)
+    assert mail.envelope == b"sealed"
 
 
-async def test_not_a_database(tmp_path):
-    """A file that is no database is refused, and left alone."""
-    path = tmp_path / "relay.sqlite"
-    path.write_bytes(b"something else" * 100)
-    with pytest.raises(OperatorError):
-        async with open_storage(path):
-            pass
-    assert path.read_bytes() == b"something else" * 100
+async def test_the_latest_claim_wins(nodes):
+    """STORAGE-04, STORAGE-05: the reader before is told, and fenced off before it is told."""
+    box = BoxMailbox(bytes(32))
+    await nodes[0].storage.mailbox.open_box(box, NOW)
+    await put(nodes[0].storage, box)
+    before, old = await reads(nodes[0], box)
+    after, new = await reads(nodes[1], box)
+    assert new.epoch > old.epoch
+    with pytest.raises(FencedError) as caught:
+        await nodes[0].storage.mailbox.read(old, 0, 9, NOW)
+    assert caught.value.is_taken
+    assert len(await nodes[1].storage.mailbox.read(new, 0, 9, NOW)) == 1
+    await before.hears("lost", box)
+    await nodes[0].storage.presence.release([old])
+    assert len(await nodes[1].storage.mailbox.read(new, 0, 9, NOW)) == 1
+    assert after.told == []
+
+
+async def test_concurrent_claims(nodes):
+    """STORAGE-05: of many claims on a mailbox at once exactly one, the highest, may read."""
+    box = BoxMailbox(bytes(32))
+    await nodes[0].storage.mailbox.open_box(box, NOW)
+    claims: list[tuple[object, Claim]] = []
+
+    async def claim(node):
+        claims.append((node, await node.storage.presence.claim(box)))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(12):
+            nursery.start_soon(claim, nodes[number % 2])
+    allowed = []
+    for node, held in claims:
+        try:
+            await node.storage.mailbox.read(held, 0, 9, NOW)
+            allowed.append(held.epoch)
+        except FencedError:
+            continue
+    assert allowed == [max(held.epoch for _, held in claims)]
+
+
+async def test_a_released_claim(nodes):
+    """STORAGE-05: a claim that was given back reads nothing."""
+    box = BoxMailbox(bytes(32))
+    await nodes[0].storage.mailbox.open_box(box, NOW)
+    claim = await nodes[0].storage.presence.claim(box)
+    await nodes[0].storage.presence.release([claim])
+    with pytest.raises(FencedError):
+        await nodes[0].storage.mailbox.read(claim, 0, 9, NOW)
+
+
+async def test_eviction(nodes):
+    """WIRE-13: the reader of a device that was removed is told at its node, and reads no more."""
+    reader, claim = await reads(nodes[1], DEVICE)
+    await nodes[0].storage.presence.evict(DEVICE)
+    await reader.hears("lost", DEVICE)
+    with pytest.raises(FencedError):
+        await nodes[1].storage.mailbox.read(claim, 0, 9, NOW)
+
+
+async def test_a_shared_rate(nodes):
+    """STORAGE-07: nodes that use the same limiter share its rate."""
+    limiters = [node.storage.limiter("test", Rate(0.5, 4)) for node in nodes]
+    if nodes[0].storage is nodes[1].storage:
+        limiters[1] = limiters[0]
+    for number in range(4):
+        await limiters[number % 2].take("somebody", NOW)
+    with pytest.raises(RefusedError) as caught:
+        await limiters[0].take("somebody", NOW)
+    assert (caught.value.code, caught.value.retry_after) == (ErrorCode.TOO_MANY, 2)
+    await limiters[1].take("somebody else", NOW)
+    await limiters[0].take("somebody", NOW + 2)
+    with pytest.raises(RefusedError):
+        await limiters[1].take("somebody", NOW + 2)
+
+
+async def test_it_can_be_probed(nodes):
+    """STORAGE-09: a backend that works says so."""
+    for node in nodes:
+        await node.storage.probe()

@@ -1,6 +1,6 @@
 """Handing out mail and who reads it (spec/wire.md, Delivery)."""
 
-from relay.services.delivery import BATCH, WINDOW, DeliveryQueue, Presence
+from relay.services.delivery import BATCH, WINDOW, Claim, DeliveryQueue, Readers
 from relay.services.mailbox import BoxMailbox, DeviceMailbox, Mail
 from relay.wire.messages import Deliver
 
@@ -27,13 +27,16 @@ def drain(queue, storage):
 
 class Reader:
     def __init__(self):
-        self.hints, self.losses = [], []
+        self.hints, self.losses, self.expiries = [], [], []
 
     def hint(self, mailbox):
         self.hints.append(mailbox)
 
     def lost(self, mailbox):
         self.losses.append(mailbox)
+
+    def expired(self, mailbox):
+        self.expiries.append(mailbox)
 
 
 def test_everything_in_order():
@@ -106,23 +109,43 @@ def test_detached_is_silent():
     assert queue.next_fetch() is None
 
 
-def test_presence_has_one_reader():
+def test_one_reader():
     """The latest reader of a mailbox is told of mail; the one before is told that it lost it."""
-    presence, first, second = Presence(), Reader(), Reader()
-    presence.attach(DEVICE, first)
-    presence.attach(DEVICE, second)
-    presence.detach(DEVICE, first)
-    presence.hint(DEVICE)
+    readers, first, second = Readers(), Reader(), Reader()
+    readers.attach(Claim(DEVICE, 1), first)
+    readers.attach(Claim(DEVICE, 2), second)
+    readers.detach(DEVICE, first)
+    assert readers.hint(DEVICE)
     assert (first.losses, first.hints) == ([DEVICE], [])
     assert (second.losses, second.hints) == ([], [DEVICE])
 
 
-def test_presence_evicts():
+def test_late_claim_does_not_displace():
+    """STORAGE-05: an older claim that is attached late leaves the newer one in its place."""
+    readers, first, second = Readers(), Reader(), Reader()
+    readers.attach(Claim(DEVICE, 2), second)
+    readers.attach(Claim(DEVICE, 1), first)
+    readers.lost(DEVICE, 2)
+    readers.hint(DEVICE)
+    assert (second.losses, second.hints, first.hints) == ([], [DEVICE], [])
+
+
+def test_reader_of_what_is_gone():
     """The reader of a mailbox that is gone is told so, once."""
-    presence, reader = Presence(), Reader()
-    presence.attach(BOX, reader)
-    assert presence.boxes() == [BOX]
-    presence.evict(BOX)
-    presence.evict(BOX)
-    presence.hint(BOX)
-    assert (reader.losses, reader.hints, presence.boxes()) == ([BOX], [], [])
+    readers, reader = Readers(), Reader()
+    readers.attach(Claim(BOX, 1), reader)
+    assert readers.boxes() == [BOX]
+    readers.lost(BOX)
+    readers.lost(BOX)
+    assert not readers.hint(BOX)
+    assert (reader.losses, reader.hints, readers.claims()) == ([BOX], [], [])
+
+
+def test_expired_claim():
+    """Only the reader with exactly the expired claim is told."""
+    readers, reader = Readers(), Reader()
+    readers.attach(Claim(BOX, 2), reader)
+    readers.expired(Claim(BOX, 1))
+    assert reader.expiries == []
+    readers.expired(Claim(BOX, 2))
+    assert (reader.expiries, readers.claims()) == ([BOX], [])

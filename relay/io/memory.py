@@ -1,0 +1,72 @@
+"""Presence, bus and limiter of a single node: in memory (spec/wire.md, Storage).
+
+For backends that only one process uses. What it holds ends with the process, and so do the
+connections that it is about.
+"""
+
+from collections.abc import Iterable
+
+from relay.errors import FencedError
+from relay.services import quota
+from relay.services.delivery import Claim, Readers
+from relay.services.mailbox import MailboxName
+from relay.services.quota import Rate
+
+
+class MemoryPresence:
+    """`relay.io.storage.Presence` of one node."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+        self._epochs: dict[MailboxName, int] = {}
+        self._newest = 0
+
+    async def claim(self, mailbox: MailboxName) -> Claim:
+        """Become the one reader of a mailbox."""
+        self._newest += 1
+        self._epochs[mailbox] = self._newest
+        self._readers.lost(mailbox, self._newest)
+        return Claim(mailbox, self._newest)
+
+    async def release(self, claims: Iterable[Claim]) -> None:
+        """Give claims back."""
+        for claim in claims:
+            if self._epochs.get(claim.mailbox) == claim.epoch:
+                del self._epochs[claim.mailbox]
+
+    async def evict(self, mailbox: MailboxName) -> None:
+        """End every claim on a mailbox."""
+        self._epochs.pop(mailbox, None)
+        self._readers.lost(mailbox)
+
+    def check(self, claim: Claim) -> None:
+        """Return if a claim holds.
+
+        Raises:
+            FencedError: it does not.
+        """
+        # STORAGE-05 MUST: a displaced reader is given nothing any more.
+        if self._epochs.get(claim.mailbox) != claim.epoch:
+            raise FencedError(is_taken=True)
+
+
+class MemoryBus:
+    """`relay.io.storage.Bus` of one node."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    def hint(self, mailbox: MailboxName) -> None:
+        """Tell the reader of a mailbox that mail came."""
+        self._readers.hint(mailbox)
+
+
+class MemoryLimiter:
+    """`relay.io.storage.Limiter` of one node."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._limiter = quota.Limiter(rate)
+
+    async def take(self, key: str, now: float) -> None:
+        """Count one use."""
+        self._limiter.take(key, now)

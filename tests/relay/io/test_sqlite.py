@@ -1,0 +1,157 @@
+"""What only the SQLite backend has: its file, its thread, its failures (spec/wire.md, Storage)."""
+
+import os
+import sqlite3
+
+import pytest
+import trio
+
+from relay.errors import OperatorError, RefusedError, StorageError
+from relay.io.memory import MemoryPresence
+from relay.io.sqlite import SCHEMA_VERSION, open_storage
+from relay.io.sqlite_mailbox import SQLiteMailbox
+from relay.io.writer import Writer
+from relay.services.delivery import Readers
+from relay.services.mailbox import BoxMailbox, DeviceMailbox, Stored
+from relay.wire.messages import ErrorCode
+
+pytestmark = pytest.mark.trio
+
+NOW = 1_800_000_000.0
+DEVICE = DeviceMailbox("somebody", 1)
+BOX = BoxMailbox(bytes(32))
+
+
+@pytest.fixture
+async def storage(tmp_path):
+    async with open_storage(tmp_path / "relay.sqlite", Readers()) as opened:
+        yield opened
+
+
+async def put(storage, mailbox, envelope=b"sealed"):
+    return await storage.mailbox.put(mailbox, os.urandom(16), envelope, None, NOW)
+
+
+async def read(storage, mailbox, limit=99):
+    claim = await storage.presence.claim(mailbox)
+    return await storage.mailbox.read(claim, 0, limit, NOW)
+
+
+async def rows(path, query):
+    with sqlite3.connect(path) as db:
+        found = db.execute(query).fetchall()
+    db.close()
+    return found
+
+
+async def test_boxes_are_capped(tmp_path):
+    """The number of reply boxes of a relay is bounded; opening one again is always possible."""
+    async with open_storage(tmp_path / "relay.sqlite", Readers()) as storage:
+        mailbox = SQLiteMailbox(storage.writer, MemoryPresence(Readers()), max_boxes=2)
+        for number in range(2):
+            await mailbox.open_box(BoxMailbox(bytes([number]) * 32), NOW)
+        with pytest.raises(RefusedError) as caught:
+            await mailbox.open_box(BoxMailbox(bytes([2]) * 32), NOW)
+        assert caught.value.code is ErrorCode.TOO_MANY
+        await mailbox.open_box(BoxMailbox(bytes([1]) * 32), NOW)
+
+
+async def test_acknowledged_envelope_is_not_kept(storage, tmp_path):
+    """An acknowledged envelope is no longer in the database."""
+    box = BoxMailbox(bytes(32))
+    await storage.mailbox.open_box(box, NOW)
+    await put(storage, box)
+    (mail,) = await read(storage, box)
+    await storage.mailbox.remove([(box, mail.row)], NOW)
+    found = await rows(tmp_path / "relay.sqlite", "SELECT envelope FROM mail")
+    assert found == [(None,)]
+
+
+async def test_refused_mail_is_not_kept(storage, tmp_path):
+    """Mail for nobody does the same writes as other mail, and leaves nothing."""
+    assert await put(storage, DEVICE) is Stored.REFUSED
+    assert await rows(tmp_path / "relay.sqlite", "SELECT * FROM mail") == []
+
+
+async def test_failed_job_is_alone(tmp_path):
+    """A job that fails in a shared transaction changes nothing, and the others are done."""
+    results = []
+
+    async def run(writer, number):
+        def work(db):
+            db.execute("INSERT INTO numbers VALUES (?)", (number,))
+            if number % 2:
+                raise RuntimeError(number)
+
+        try:
+            await writer.run(work)
+            results.append(number)
+        except StorageError:
+            results.append(-number)
+
+    async with Writer(tmp_path / "db") as writer:
+        await writer.run(lambda db: db.execute("CREATE TABLE numbers (n INTEGER)"))
+        async with trio.open_nursery() as nursery:
+            for number in range(1, 21):
+                nursery.start_soon(run, writer, number)
+        kept = await writer.run(lambda db: db.execute("SELECT n FROM numbers").fetchall())
+    assert {n for (n,) in kept} == {n for n in range(1, 21) if n % 2 == 0}
+    assert set(results) == {n if n % 2 == 0 else -n for n in range(1, 21)}
+
+
+async def test_locked_database(tmp_path, monkeypatch):
+    """F2, STORAGE-08: while another process writes, requests fail as retryable; then they work."""
+    monkeypatch.setattr("relay.io.writer.BUSY_TIMEOUT", 0.05)
+    path = tmp_path / "relay.sqlite"
+    async with open_storage(path, Readers()) as storage:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError):
+            await storage.mailbox.open_box(BoxMailbox(bytes(32)), NOW)
+        other.execute("ROLLBACK")
+        other.close()
+        await storage.mailbox.open_box(BoxMailbox(bytes(32)), NOW)
+
+
+async def test_full_disk(tmp_path):
+    """F2, STORAGE-01: on a full disk mail is refused as retryable, never acknowledged and lost."""
+    async with open_storage(tmp_path / "relay.sqlite", Readers()) as storage:
+        box = BoxMailbox(bytes(32))
+        await storage.mailbox.open_box(box, NOW)
+        writer = storage.writer
+
+        def limit(db):
+            (pages,) = db.execute("PRAGMA page_count").fetchone()
+            db.execute(f"PRAGMA max_page_count = {pages + 20}")
+
+        await writer.run(limit)
+        stored = 0
+        with pytest.raises(StorageError):
+            while True:
+                assert await put(storage, box, bytes(30_000)) is Stored.NEW
+                stored += 1
+        assert len(await read(storage, box)) == stored
+        await writer.run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
+        assert await put(storage, box, bytes(30_000)) is Stored.NEW
+
+
+async def test_other_format(tmp_path):
+    """A database of another release is refused, and left alone."""
+    path = tmp_path / "relay.sqlite"
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    with pytest.raises(OperatorError) as caught:
+        async with open_storage(path, Readers()):
+            pass
+    assert "format" in str(caught.value)
+
+
+async def test_not_a_database(tmp_path):
+    """A file that is no database is refused, and left alone."""
+    path = tmp_path / "relay.sqlite"
+    path.write_bytes(b"something else" * 100)
+    with pytest.raises(OperatorError):
+        async with open_storage(path, Readers()):
+            pass
+    assert path.read_bytes() == b"something else" * 100
