@@ -9,11 +9,13 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
 import trio
 
+from relay.io.outlets import Outlets
 from relay.turn.counters import Drop
 from relay.turn.five_tuple import SocketAddress
 from relay.turn.server import TURNServer
@@ -77,6 +79,7 @@ async def serve_turn(
     sockets: Sequence[socket.socket],
     core: TURNServer,
     *,
+    outlets: Outlets | None = None,
     capture: Capture | None = None,
     clock: Clock | None = None,
     task_status: trio.TaskStatus[list[SocketAddress]] = trio.TASK_STATUS_IGNORED,
@@ -84,12 +87,13 @@ async def serve_turn(
     """Serve TURN on bound, non-blocking UDP sockets until cancelled; closes them in any case.
 
     Reports the sockets' addresses once it serves. No datagram ends it: `core.counters` says what
-    became of those that were not forwarded.
+    became of those that were not forwarded. ``outlets`` are those of the other transports, whose
+    clients exchange data with these; ``clock`` is then the same for all.
 
     Raises:
         ExceptionGroup: of `trio.ClosedResourceError`, or OSError: a socket was closed from outside.
     """
-    loop = _DatagramLoop(sockets, core, clock or steady_clock(), capture)
+    loop = _DatagramLoop(sockets, core, clock or steady_clock(), capture, outlets or Outlets())
     try:
         async with trio.open_nursery() as nursery:
             for listener in range(len(sockets)):
@@ -110,12 +114,16 @@ class _DatagramLoop:
         core: TURNServer,
         clock: Clock,
         capture: Capture | None,
+        outlets: Outlets,
     ) -> None:
         self._sockets = sockets
         self._core = core
         self._clock = clock
         self._capture = capture
+        self._outlets = outlets
         self._reported = False
+        for listener in range(len(sockets)):
+            outlets.add(listener, partial(self._send, listener))
 
     async def serve(self, listener: int) -> None:
         """Serve one socket."""
@@ -154,20 +162,21 @@ class _DatagramLoop:
         try:
             if self._capture is not None:
                 self._capture(now, address, datagram)
-            outgoing = self._core.receive(now, (listener, address), datagram)
+            self._outlets.send(self._core.receive(now, (listener, address), datagram))
         except Exception:  # noqa: BLE001 - one client's datagram must not end everybody's calls
             counters.drops[Drop.INTERNAL] += 1
             self._report()
-            return
-        for (through, destination), data in outgoing:
-            try:
-                self._sockets[through].sendto(data, destination)
-            except OSError:
-                # Full buffer or unreachable: real-time media is dropped, not queued.
-                counters.drops[Drop.SEND_FAILED] += 1
-            else:
-                counters.packets_out += 1
-                counters.bytes_out += len(data)
+
+    def _send(self, listener: int, client: SocketAddress, data: bytes) -> None:
+        counters = self._core.counters
+        try:
+            self._sockets[listener].sendto(data, client)
+        except OSError:
+            # Full buffer or unreachable: real-time media is dropped, not queued.
+            counters.drops[Drop.SEND_FAILED] += 1
+        else:
+            counters.packets_out += 1
+            counters.bytes_out += len(data)
 
     def _report(self) -> None:
         # Once, as whoever found the way in could fill the disk.
