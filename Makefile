@@ -6,6 +6,7 @@
 #
 # Everything is installed into $(VENV) from requirements.lock and nothing outside it is touched.
 # Another Python than the newest one found: make test PYTHON=/path/to/python3.12
+# One test after the other, as a debugger needs it: make test WORKERS=0
 
 VENV ?= .venv
 PYTHON ?=
@@ -15,6 +16,8 @@ PART ?=
 BENCH ?=
 CHECK ?=
 UV ?= uv
+# Many tests wait for real time rather than for a core.
+WORKERS ?= 3
 
 BIN = $(VENV)/bin
 LOCKED = $(VENV)/.locked
@@ -41,7 +44,7 @@ demo: $(INSTALLED)
 	$(BIN)/e2ecall demo --output build/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 vectors: $(INSTALLED)
 	@$(BIN)/python -m tests.vectors $(VECTORS)

@@ -100,7 +100,7 @@ def test_register_with_anothers_challenge(case):
         {"expires": int(time.time()) + 40 * DAY},
         {"identity_key": NOBODY},
     ],
-    ids=str,
+    ids=["address", "name", "version", "previous", "expired", "too-long", "identity_key"],
 )
 def test_register_with_bad_device_list(case, changes):
     """WIRE-11: a first list is for this address, version 1, in date, signed by its key."""
