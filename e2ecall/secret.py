@@ -4,7 +4,10 @@ It cannot wipe memory: Python copies bytes where it likes.
 """
 
 import hmac
-from typing import Final, NoReturn, final
+import weakref
+from typing import Final, Generic, NoReturn, TypeVar, final
+
+T = TypeVar("T")
 
 _REDACTED: Final = "<secret>"
 
@@ -16,7 +19,7 @@ class Secret:
     Equality is constant-time; there is no hash, so a secret cannot be a dictionary key.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("__weakref__", "_value")
 
     def __init__(self, value: bytes) -> None:
         self._value = value
@@ -43,3 +46,29 @@ class Secret:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("secrets cannot be pickled or copied")
+
+
+class Beside(Generic[T]):
+    """What was computed from secrets and lives exactly as long as they do.
+
+    A key expanded from its seed is kept in memory while the seed object is, and dropped with it:
+    whoever deletes a secret need not know that something was derived from it.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[weakref.ref[Secret], T]] = {}
+
+    def get(self, secret: Secret) -> T | None:
+        """Return what was put beside this very object, not beside an equal one."""
+        kept = self._kept.get(id(secret))
+        return kept[1] if kept is not None and kept[0]() is secret else None
+
+    def put(self, secret: Secret, value: T) -> None:
+        """Keep ``value`` until ``secret`` is gone."""
+        place, entries = id(secret), self._kept
+        entries[place] = weakref.ref(secret, lambda _: entries.pop(place, None)), value
+
+    def __len__(self) -> int:
+        return len(self._kept)

@@ -1,6 +1,7 @@
 """Secrets do not leak by accident (spec/threat-model.md): S4."""
 
 import copy
+import gc
 import json
 import pickle
 import traceback
@@ -14,7 +15,7 @@ from e2ecall.crypto.x25519 import X25519KeyPair
 from e2ecall.errors import E2ECallError
 from e2ecall.protocol.call_exchange import CallerSecrets
 from e2ecall.protocol.callkeys import CallKeys
-from e2ecall.secret import Secret
+from e2ecall.secret import Beside, Secret
 from tests.protocol.conftest import Endpoint
 
 VALUE = b"correct horse battery staple 32b"
@@ -104,3 +105,25 @@ def test_states_show_no_secret():
     text = "\n".join(map(repr, things))
     assert text.count("<secret>") > 200
     assert not any(shows(text, value) for value in values)
+
+
+def test_beside_belongs_to_one_object():
+    """S4: what is kept beside a secret is not found by an equal one, and goes with it."""
+    kept = Beside[str]()
+    one, equal = Secret(VALUE), Secret(VALUE)
+    kept.put(one, "first")
+    kept.put(one, "second")
+    assert (kept.get(one), kept.get(equal), len(kept)) == ("second", None, 1)
+    del one
+    gc.collect()
+    assert len(kept) == 0
+
+
+def test_beside_survives_a_reused_place():
+    """S4: a later secret at the same place in memory does not get what was the former's."""
+    kept = Beside[int]()
+    for number in range(1_000):
+        secret = Secret(VALUE)
+        assert kept.get(secret) is None
+        kept.put(secret, number)
+    assert len(kept) == 1

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hpke import (
 
 from e2ecall.crypto import mlkem, x25519
 from e2ecall.errors import Reason, RemoteProtocolError
-from e2ecall.secret import Secret
+from e2ecall.secret import Beside, Secret
 
 PUBLIC_KEY_BYTES: Final = mlkem.MLKEM768.public_bytes + x25519.KEY_BYTES
 PRIVATE_KEY_BYTES: Final = mlkem.SEED_BYTES + x25519.KEY_BYTES
@@ -28,6 +28,9 @@ OVERHEAD: Final = 1136
 """Bytes that a message grows by: encapsulated key (1088 + 32) and tag (16)."""
 
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA512, AEAD.AES_256_GCM)
+
+_loaded: Final = Beside[MLKEM768X25519PrivateKey]()
+"""Private keys that are in use: expanding one costs more than to open an envelope with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class SealingKeyPair:
         return cls(private, kem.public + dh.public)
 
 
+def x25519_half(public: bytes) -> bytes:
+    """Return the X25519 half of a public key, for `x25519.expect_public_keys`."""
+    return public[mlkem.MLKEM768.public_bytes :]
+
+
 def check_public_key(public: bytes) -> None:
     """Accept ``public`` only if both halves are valid keys.
 
@@ -55,7 +63,7 @@ def check_public_key(public: bytes) -> None:
     if len(public) != PUBLIC_KEY_BYTES:
         raise RemoteProtocolError(Reason.BAD_KEM_KEY)
     mlkem.MLKEM768.check_public_key(public[: mlkem.MLKEM768.public_bytes])
-    x25519.check_public_key(public[mlkem.MLKEM768.public_bytes :])
+    x25519.check_public_key(x25519_half(public))
 
 
 def generate_sealed(public: bytes, plaintext: bytes, info: bytes) -> bytes:
@@ -69,7 +77,7 @@ def generate_sealed(public: bytes, plaintext: bytes, info: bytes) -> bytes:
     check_public_key(public)
     key = MLKEM768X25519PublicKey(
         mlkem.MLKEM768.load_public_key(public[: mlkem.MLKEM768.public_bytes]),
-        X25519PublicKey.from_public_bytes(public[mlkem.MLKEM768.public_bytes :]),
+        X25519PublicKey.from_public_bytes(x25519_half(public)),
     )
     return _SUITE.encrypt(plaintext, key, info)
 
@@ -80,12 +88,19 @@ def open_sealed(private: Secret, sealed: bytes, info: bytes) -> bytes:
     Raises:
         RemoteProtocolError: `Reason.NOT_AUTHENTIC`: another key, other ``info``, or altered.
     """
-    seed = private.expose()[: mlkem.SEED_BYTES]
-    key = MLKEM768X25519PrivateKey(
-        MLKEM768PrivateKey.from_seed_bytes(seed),
-        X25519PrivateKey.from_private_bytes(private.expose()[mlkem.SEED_BYTES :]),
-    )
+    key = _loaded.get(private)
+    if key is None:
+        key = _load(private)
+        _loaded.put(private, key)
     try:
         return _SUITE.decrypt(sealed, key, info)
     except InvalidTag as error:
         raise RemoteProtocolError(Reason.NOT_AUTHENTIC) from error
+
+
+def _load(private: Secret) -> MLKEM768X25519PrivateKey:
+    exposed = private.expose()
+    return MLKEM768X25519PrivateKey(
+        MLKEM768PrivateKey.from_seed_bytes(exposed[: mlkem.SEED_BYTES]),
+        X25519PrivateKey.from_private_bytes(exposed[mlkem.SEED_BYTES :]),
+    )

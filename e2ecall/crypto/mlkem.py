@@ -1,7 +1,8 @@
 """ML-KEM-768 and ML-KEM-1024 (FIPS 203) with private keys kept as their 64-byte seeds.
 
 Encapsulation keys are checked as FIPS 203 section 7.2 asks before use. A manipulated
-ciphertext gives another shared secret (implicit rejection), never an error.
+ciphertext gives another shared secret (implicit rejection), never an error. What a seed expands to
+is kept in memory beside the seed.
 """
 
 from dataclasses import dataclass
@@ -16,13 +17,17 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import (
 )
 
 from e2ecall.errors import Reason, RemoteProtocolError
-from e2ecall.secret import Secret
+from e2ecall.secret import Beside, Secret
 
 SEED_BYTES: Final = 64
 SHARED_SECRET_BYTES: Final = 32
 
 _LOADED_KEYS: Final = 64
 """Public keys kept expanded: each is checked on arrival and used a moment later."""
+
+_expanded_keys: Final = Beside[Any]()
+_own_publics: Final = Beside[bytes]()
+"""Private and public keys of seeds that are in use: expanding a seed costs four decapsulations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,13 @@ class KEM:
     def generate(self) -> KEMKeyPair:
         """Draw a fresh key pair."""
         key = self._private_key.generate()
-        return KEMKeyPair(Secret(key.private_bytes_raw()), key.public_key().public_bytes_raw())
+        seed = Secret(key.private_bytes_raw())
+        _expanded_keys.put(seed, key)
+        return KEMKeyPair(seed, self._public(seed, key))
 
     def from_seed(self, seed: Secret) -> KEMKeyPair:
         """Expand a stored 64-byte seed."""
-        key = self._private_key.from_seed_bytes(seed.expose())
-        return KEMKeyPair(seed, key.public_key().public_bytes_raw())
+        return KEMKeyPair(seed, self._public(seed, self._expanded(seed)))
 
     def check_public_key(self, public: bytes) -> None:
         """Accept ``public`` only with the right length and all coefficients reduced.
@@ -76,21 +82,36 @@ class KEM:
         Raises:
             RemoteProtocolError: `Reason.MALFORMED` for a ciphertext of another length.
         """
-        return Secret(self._expanded(seed, ciphertext).decapsulate(ciphertext))
+        self._check_length(ciphertext)
+        return Secret(self._expanded(seed).decapsulate(ciphertext))
 
     def open_ciphertext(self, seed: Secret, ciphertext: bytes) -> tuple[Secret, bytes]:
-        """Return ``(shared secret, own encapsulation key)``, expanding the seed only once.
+        """Return ``(shared secret, own encapsulation key)``.
 
         Raises:
             RemoteProtocolError: as `decapsulate` does.
         """
-        key = self._expanded(seed, ciphertext)
-        return Secret(key.decapsulate(ciphertext)), key.public_key().public_bytes_raw()
+        self._check_length(ciphertext)
+        key = self._expanded(seed)
+        return Secret(key.decapsulate(ciphertext)), self._public(seed, key)
 
-    def _expanded(self, seed: Secret, ciphertext: bytes) -> Any:
+    def _check_length(self, ciphertext: bytes) -> None:
         if len(ciphertext) != self.ciphertext_bytes:
             raise RemoteProtocolError(Reason.MALFORMED)
-        return self._private_key.from_seed_bytes(seed.expose())
+
+    def _expanded(self, seed: Secret) -> Any:
+        key = _expanded_keys.get(seed)
+        if key is None:
+            key = self._private_key.from_seed_bytes(seed.expose())
+            _expanded_keys.put(seed, key)
+        return key
+
+    def _public(self, seed: Secret, key: Any) -> bytes:
+        public = _own_publics.get(seed)
+        if public is None:
+            public = key.public_key().public_bytes_raw()
+            _own_publics.put(seed, public)
+        return public
 
     def load_public_key(self, public: bytes) -> Any:
         """Return the library's object for a checked key, for `e2ecall.crypto.hpke` alone.

@@ -58,13 +58,23 @@ def verify_bundle(
         RemoteProtocolError: any part is not what it has to be; see `verify_device_list` and
             `verify_prekey`.
     """
-    device_list = verify_device_list(bundle.device_list, address=address, now=now, known=known)
+    one_time = bundle.one_time_prekey
+    device_list = verify_device_list(
+        bundle.device_list,
+        address=address,
+        now=now,
+        known=known,
+        next_keys=[
+            bundle.signed_prekey.key,
+            hpke.x25519_half(bundle.sealing_key.key),
+            *([] if one_time is None else [one_time.key]),
+        ],
+    )
     device = device_list.device(bundle.device_id)
 
     def checked(prekey: PreKey, kinds: Container[PreKeyKind]) -> PreKey:
         return verify_prekey(prekey, kinds=kinds, address=address, device=device, now=now)
 
-    one_time = bundle.one_time_prekey
     return VerifiedBundle(
         address,
         device_list,

@@ -77,8 +77,12 @@ def verify_device_list(
     address: Address,
     now: float,
     known: VerifiedDeviceList | None,
+    next_keys: Iterable[bytes] = (),
 ) -> VerifiedDeviceList:
     """Verify a list shown for ``address``; ``known`` is the newest one verified before.
+
+    ``next_keys`` are X25519 keys that the caller is about to check: they cost less together with
+    those of the list.
 
     Raises:
         IdentityChangedError: it is validly signed by another identity key than ``known``.
@@ -90,6 +94,7 @@ def verify_device_list(
     # IDENTITY-04: signed for one address, so one account's list is no other's.
     if body.address != str(address):
         raise RemoteProtocolError(Reason.WRONG_ADDRESS)
+    x25519.expect_public_keys([*(device.dh_key for device in body.devices), *next_keys])
     _check_form(body)
     verified = VerifiedDeviceList(body, device_list_hash(signed))
     if known is not None:

@@ -7,6 +7,7 @@ after the first message, is `e2ecall.protocol.session`.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from e2ecall.crypto import hpke
 from e2ecall.crypto.mlkem import MLKEM1024
 from e2ecall.crypto.x25519 import X25519KeyPair
 from e2ecall.errors import Reason, RemoteProtocolError
@@ -102,6 +103,7 @@ def verify_sender(
         address=address,
         now=now,
         known=None if known is None else known.device_list,
+        next_keys=[initial.ephemeral, hpke.x25519_half(initial.sealing_key.key)],
     )
     device = device_list.device(initial.device_id)
     verify_sealing_key(initial.sealing_key, address=address, device=device, now=now)

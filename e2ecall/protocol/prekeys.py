@@ -345,4 +345,6 @@ def _is_due(key: RotatedKey, now: int) -> bool:
 def _without(keys: Mapping[int, Secret], key_id: int | None) -> Mapping[int, Secret]:
     if key_id is None or key_id not in keys:
         return keys
-    return {other: private for other, private in keys.items() if other != key_id}
+    rest = dict(keys)
+    del rest[key_id]
+    return rest

@@ -27,8 +27,8 @@ VERIFICATIONS = 7
 EXCHANGES = 10
 """Four of PQXDH and one of the first ratchet step, on both sides."""
 
-OWN_KEYS = 4
-"""The initiator draws two X25519 keys, the responder derives the public half of two."""
+OWN_KEYS = 2
+"""X25519 keys that the initiator draws. The responder's are loaded already, as its KEM key is."""
 
 SIGNED = bytes(1_300)
 
@@ -41,7 +41,7 @@ def handshake() -> Thunk:
     point = bindings.crypto_scalarmult_base(os.urandom(32))
     small = MLKEM768PrivateKey.generate().public_key().public_bytes_raw()
     large = MLKEM1024PrivateKey.generate()
-    seed, key = large.private_bytes_raw(), large.public_key().public_bytes_raw()
+    key = large.public_key().public_bytes_raw()
 
     def calls() -> None:
         for _ in range(VERIFICATIONS):
@@ -54,9 +54,7 @@ def handshake() -> Thunk:
             MLKEM768PublicKey.from_public_bytes(small)
         MLKEM768PrivateKey.generate().public_key().public_bytes_raw()
         _, ciphertext = MLKEM1024PublicKey.from_public_bytes(key).encapsulate()
-        opened = MLKEM1024PrivateKey.from_seed_bytes(seed)
-        opened.decapsulate(ciphertext)
-        opened.public_key().public_bytes_raw()
+        large.decapsulate(ciphertext)
 
     return calls
 

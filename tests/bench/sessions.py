@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from e2ecall.crypto import hpke, mlkem, x25519
 from e2ecall.protocol import ratchet, session
+from e2ecall.protocol.prekeystore import prekeys_from_bytes, prekeys_to_bytes
 from e2ecall.protocol.ratchetstate import RatchetState
 from e2ecall.protocol.sealing import OTHER_CLASSES, Frame, InitialMessage
 from tests.bench import floor, others
@@ -25,7 +26,8 @@ def run(report: Report) -> None:
     libraries = [Library(NAME, _handshake, _conversation), *_libraries(report)]
     first = [_several(one.name, one.handshake) for one in libraries]
     first.insert(1, _several("e2ecall, with its envelope", _sealed_handshake))
-    first.insert(2, _several("e2ecall's library calls alone", floor.handshake))
+    first.insert(2, _several("e2ecall, responder just started", _handshake_after_start))
+    first.insert(3, _several("e2ecall's library calls alone", floor.handshake))
     report.measure(
         Case(
             "handshake and first message, both sides",
@@ -70,7 +72,7 @@ def _several(name: str, handshake: Callable[[], Thunk]) -> Contestant:
     """Handshakes in a row, each between two ends that never met."""
 
     def prepare() -> Thunk:
-        x25519.check_public_key.cache_clear()
+        x25519.forget_checked_keys()
         mlkem._load_public_key.cache_clear()
         handshakes = [handshake() for _ in range(HANDSHAKES)]
 
@@ -93,7 +95,17 @@ def _batch(name: str, call: Callable[[], object], size: int) -> Contestant:
 
 def _handshake() -> Thunk:
     """Bundle to plaintext, all but the HPKE envelope, as the others have none."""
-    one, other = Endpoint.generate("alice"), Endpoint.generate("bob")
+    return _handshake_between(Endpoint.generate("alice"), Endpoint.generate("bob"))
+
+
+def _handshake_after_start() -> Thunk:
+    """The same, with prekeys that come from the store and were not used since."""
+    other = Endpoint.generate("bob")
+    other.prekeys = prekeys_from_bytes(prekeys_to_bytes(other.prekeys))
+    return _handshake_between(Endpoint.generate("alice"), other)
+
+
+def _handshake_between(one: Endpoint, other: Endpoint) -> Thunk:
     bundle = other.bundle()
 
     def both_sides() -> None:

@@ -1,7 +1,10 @@
 """ML-KEM: agreement, key checks, lengths (P3)."""
 
+import gc
+
 import pytest
 
+from e2ecall.crypto import hpke, mlkem, x25519
 from e2ecall.crypto.mlkem import MLKEM768, MLKEM1024
 from e2ecall.errors import Reason
 from e2ecall.secret import Secret
@@ -49,3 +52,22 @@ def test_bad_ciphertext_lengths(kem, refused):
     for length in (0, kem.ciphertext_bytes - 1, kem.ciphertext_bytes + 1):
         with refused(Reason.MALFORMED):
             kem.decapsulate(keys.seed, bytes(length))
+
+
+def _kept():
+    gc.collect()
+    tables = (mlkem._expanded_keys, mlkem._own_publics, hpke._loaded, x25519._derived)
+    return [len(table) for table in tables]
+
+
+def test_what_was_expanded_goes_with_its_secret():
+    """S4: an expanded key is in memory no longer than the secret that it was made from."""
+    before = _kept()
+    keys = [kem.generate() for kem in (MLKEM768, MLKEM1024)]
+    sealing = hpke.SealingKeyPair.generate()
+    sealed = hpke.generate_sealed(sealing.public, b"text", b"")
+    assert hpke.open_sealed(sealing.private, sealed, b"") == b"text"
+    dh = x25519.X25519KeyPair.generate()
+    assert _kept() == [n + more for n, more in zip(before, (2, 2, 1, 1), strict=True)]
+    del keys, sealing, dh
+    assert _kept() == before

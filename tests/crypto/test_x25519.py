@@ -5,7 +5,7 @@ import os
 import pytest
 
 from e2ecall.crypto import x25519
-from e2ecall.crypto.x25519 import X25519KeyPair, check_public_key
+from e2ecall.crypto.x25519 import X25519KeyPair, check_public_key, expect_public_keys
 from e2ecall.errors import Reason
 from e2ecall.secret import Secret
 
@@ -81,6 +81,40 @@ def test_twist(refused):
             with refused(Reason.BAD_POINT):
                 check_public_key(encoded(u))
     assert 50 < accepted < 150
+
+
+def test_keys_checked_together(refused):
+    """P3: checking keys together accepts none that alone is refused, wherever it stands."""
+    twist = next(u for u in range(2, 99) if not is_on_curve(u))
+    for bad in (*LOW_ORDER, twist, P + 9):
+        for place in range(4):
+            keys = [X25519KeyPair.generate().public for _ in range(3)]
+            keys.insert(place, encoded(bad))
+            expect_public_keys(keys)
+            for key in keys:
+                if key == encoded(bad):
+                    with refused(Reason.BAD_POINT):
+                        check_public_key(key)
+                else:
+                    check_public_key(key)
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+def test_keys_checked_together_are_remembered(count, monkeypatch):
+    """Of two keys or more each passes its own check without another computation."""
+    keys = [X25519KeyPair.generate().public for _ in range(count)]
+    expect_public_keys(keys)
+    if count > 1:
+        monkeypatch.setattr(x25519, "_are_on_curve", None)
+    for key in keys:
+        check_public_key(key)
+
+
+def test_what_is_remembered_is_bounded():
+    """Keys of strangers do not pile up in memory."""
+    for _ in range(300):
+        check_public_key(X25519KeyPair.generate().public)
+    assert 0 < len(x25519._good) <= 256
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])
