@@ -16,6 +16,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SPEC = REPOSITORY / "spec"
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITION = re.compile(r"\*\*([A-Z]+-\d\d)\*\*")
+REASON = re.compile(
+    r"(?<!\*)\*(?!\*)[^*]{15,}[.?!]\*(?!\*)|\((?=[A-Z])[^()]{15,}(?:\([^()]*\)[^()]*)*[.]\)"
+)
+"""How a chapter writes why: a sentence in italics, or one in brackets."""
 
 # Of the malicious relay, the malicious peer, the network, malformed input and the store: those
 # that the protocol's core has to withstand.
@@ -37,15 +41,27 @@ class Requirement(NamedTuple):
 
 
 def requirements() -> Iterator[Requirement]:
-    """Read the chapters: a requirement goes from its number to the next one, or to a gap."""
+    """Read the chapters: a requirement goes from its number to the next one, or to a gap.
+
+    A block of code or a table after the gap, and what continues behind a block, belong to it.
+    """
     for path in sorted(SPEC.glob("*.md")):
         chapter = path.read_text(encoding="utf-8")
         found = list(DEFINITION.finditer(chapter))
         ends = [match.start() for match in found[1:]] + [len(chapter)]
         for match, end in zip(found, ends, strict=False):  # a chapter may have none
-            text = re.split(r"\n\s*\n", chapter[match.end() : end])[0]
+            text = _with_blocks(re.split(r"\n\s*\n", chapter[match.end() : end]))
             line = chapter.count("\n", 0, match.start()) + 1
             yield Requirement(match[1], text, f"spec/{path.name}:{line}")
+
+
+def _with_blocks(paragraphs: list[str]) -> str:
+    kept = paragraphs[:1]
+    for paragraph in paragraphs[1:]:
+        if not (paragraph.startswith(("```", "|")) or kept[-1].startswith("```")):
+            break
+        kept.append(paragraph)
+    return "\n\n".join(kept)
 
 
 REQUIREMENTS = list(requirements())
@@ -89,6 +105,40 @@ def test_every_must_has_its_test():
     cited = {id_ for text in TEXTS for id_ in CITATION.findall(text)}
     missing = [f"{r.id} ({r.place})" for r in REQUIREMENTS if r.id not in cited]
     assert not missing, "\n".join(missing)
+
+
+def test_every_requirement_has_its_reason():
+    """Beside each requirement stands why it is one, so that nobody drops it as a formality."""
+    bare = [f"{r.id} ({r.place})" for r in REQUIREMENTS if not REASON.search(r.text)]
+    assert not bare, "\n".join(bare)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A key MUST be fresh. *Reuse would give away both messages.*", True),
+        ("A key MUST be fresh. (Reuse would give away both messages.)", True),
+        ("A key MUST be fresh. **X-02** A nonce MUST be fresh.", False),
+        ("A key MUST be *fresh*, and as long (32 bytes) as AES wants.", False),
+        ("A key MUST be fresh.", False),
+    ],
+)
+def test_reasons_are_told_from_the_rest(text, found):
+    """Neither a stressed word, nor a remark in brackets, nor a number passes for a reason."""
+    assert bool(REASON.search(text)) is found
+
+
+def test_must_stands_in_requirements_alone():
+    """What says MUST has a number, so that it has a reason and a test."""
+    loose = []
+    for path in sorted(SPEC.glob("*.md")):
+        chapter = path.read_text(encoding="utf-8")
+        numbered = sum(
+            r.text.count("MUST") for r in REQUIREMENTS if r.place.startswith(f"spec/{path.name}:")
+        )
+        if chapter.count("MUST") != numbered:
+            loose.append(f"{path.name}: {chapter.count('MUST') - numbered} without a number")
+    assert not loose, "\n".join(loose)
 
 
 def test_citations_name_what_exists():
