@@ -76,6 +76,8 @@ class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     fetches_per_address_and_minute: Bound = 60
     sends_per_address_and_minute: Bound = 1200
     tickets_per_account_and_hour: Bound = 240
+    allocations: Bound = 20_000
+    allocations_per_side: Bound = 2
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

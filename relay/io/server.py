@@ -31,6 +31,7 @@ from relay.io.tls import Certificates
 from relay.services import tickets
 from relay.services.delivery import Readers
 from relay.services.signatures import RelayKey
+from relay.turn.limits import Limits
 from relay.turn.server import TURNServer
 
 log = structlog.get_logger()
@@ -202,6 +203,10 @@ async def _serve_turn(
         identify=identify,
         password=partial(tickets.password, secret),
         nonce_key=secrets.token_bytes(NONCE_KEY_BYTES),
+        limits=Limits(
+            allocations=config.limits.allocations,
+            allocations_per_side=config.limits.allocations_per_side,
+        ),
     )
     keep = None if capture is None else capture.datagram
     await serve_turn([udp], core, capture=keep, task_status=task_status)
