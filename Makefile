@@ -2,7 +2,7 @@
 # make test   sets everything up and runs the tests
 # make vectors [VECTORS=DIR]   checks the test vectors, and the third-party data
 # make coverage   fails where a branch of the protocol or its cryptography has no test
-# make bench [PART=core] [BENCH=short] [CHECK=1]   measures; CHECK=1 fails over budget
+# make bench [PART=core] [ONLY=TEXT] [BENCH=short] [CHECK=1]   measures; CHECK=1 fails over budget
 #
 # Everything is installed into $(VENV) from requirements.lock and nothing outside it is touched.
 # Another Python than the newest one found: make test PYTHON=/path/to/python3.12
@@ -13,6 +13,7 @@ PYTHON ?=
 PYTEST_ARGS ?=
 VECTORS ?=
 PART ?=
+ONLY ?=
 BENCH ?=
 CHECK ?=
 UV ?= uv
@@ -62,7 +63,7 @@ bench: $(INSTALLED)
 			&& touch $(RIVALS)/.locked; } || \
 		echo "e2ecall: the libraries to compare with could not be installed" >&2
 	@PYTHONPATH=$(RIVALS) $(BIN)/python -m tests.bench $(addprefix --part ,$(PART)) \
-		$(if $(filter short,$(BENCH)),--short) $(if $(CHECK),--check)
+		$(if $(ONLY),--only "$(ONLY)") $(if $(filter short,$(BENCH)),--short) $(if $(CHECK),--check)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -51,5 +51,8 @@ def test_command(case, tmp_path, monkeypatch, capsys, arguments, status):
     assert command.main(chosen) == status
     assert "over budget: task, 0×" in capsys.readouterr().out
     row = json.loads(output.read_text())["parts"]["core"]["rows"][0]
-    assert (row["met"], row["budget"]) == (False, {"limit": 0, "unit": "ratio"})
-    assert set(row["microseconds"]) == {"low", "median", "high"}
+    assert (row["met"], row["budget"]) == (
+        False,
+        {"limit": 0, "unit": "ratio", "at_least": False},
+    )
+    assert (row["unit"], set(row["value"])) == ("µs", {"low", "median", "high"})

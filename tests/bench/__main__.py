@@ -1,4 +1,4 @@
-"""Benchmarks: ``python -m tests.bench [--part NAME] [--short] [--check] [--output FILE]``.
+"""Benchmarks: ``python -m tests.bench [--part NAME] [--only TEXT] [--short] [--check] ...``.
 
 Each module in ``parts`` is a part, its name with dashes; it has ``run(report)``. Prints a table,
 writes JSON, and exits with 0, unless ``--check`` is given and a budget is not met.
@@ -29,6 +29,7 @@ PACKAGES = ("cryptography", "pynacl", "msgspec", "doubleratchet", "x3dh", "vodoz
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--part", choices=PARTS, action="append", help="all, unless given")
+    parser.add_argument("--only", default="", help="tasks of a long part whose names have this")
     parser.add_argument("--short", action="store_true", help="fewer rounds, for a first look")
     parser.add_argument("--check", action="store_true", help="fail when a budget is not met")
     parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
@@ -36,13 +37,19 @@ def main(arguments: list[str]) -> int:
     console = Console(width=None if sys.stdout.isatty() else 130)
     missed, parts = [], {}
     for name in options.part or PARTS:
-        report = Report(short=options.short)
+        report = Report(short=options.short, only=options.only)
         importlib.import_module(PARTS[name]).run(report)
         console.print(_table(name, report))
         for reason in report.skipped:
             console.print(f"skipped: {reason}", highlight=False)
+        for note in report.notes:
+            console.print(f"note: {note}", highlight=False)
         missed += report.missed
-        parts[name] = {"rows": [asdict(row) for row in report.rows], "skipped": report.skipped}
+        parts[name] = {
+            "rows": [asdict(row) for row in report.rows],
+            "skipped": report.skipped,
+            "notes": report.notes,
+        }
     result = {"machine": _machine(), "short": options.short, "parts": parts}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n")
@@ -57,7 +64,7 @@ def _table(name: str, report: Report) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("task", "contestant"):
         table.add_column(column)
-    for column in ("µs", "ratio", "budget"):
+    for column in ("value", "ratio", "budget"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("met")
     before = ""
@@ -70,10 +77,10 @@ def _table(name: str, report: Report) -> Table:
 
 
 def _cells(row: Row, *, first: bool) -> tuple[str, ...]:
-    ratio = "1" if row.contestant == row.reference else str(row.ratio)
+    ratio = "1" if row.contestant == row.reference else str(row.ratio or "")
     met = {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[row.met]
     budget = "" if row.budget is None else str(row.budget)
-    return row.task if first else "", row.contestant, str(row.microseconds), ratio, budget, met
+    return row.task if first else "", row.contestant, f"{row.value} {row.unit}", ratio, budget, met
 
 
 def _machine() -> dict[str, object]:

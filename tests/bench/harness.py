@@ -9,7 +9,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 Thunk = Callable[[], object]
 
@@ -25,21 +24,30 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a median must not exceed: microseconds, or a multiple of the reference."""
+    """What a median must not exceed, or must reach: in a unit, or a multiple of the reference."""
 
     limit: float
     unit: str
+    at_least: bool = False
 
     @classmethod
-    def ratio(cls, limit: float) -> "Budget":
-        return cls(limit, "ratio")
+    def ratio(cls, limit: float, *, at_least: bool = False) -> "Budget":
+        return cls(limit, "ratio", at_least)
 
     @classmethod
     def microseconds(cls, limit: float) -> "Budget":
         return cls(limit, "microseconds")
 
+    def is_met(self, value: "Spread", ratio: "Spread | None") -> bool:
+        """Say whether a row with these figures keeps to it."""
+        reached = ratio if self.unit == "ratio" else value
+        if reached is None:
+            return False
+        return reached.median >= self.limit if self.at_least else reached.median <= self.limit
+
     def __str__(self) -> str:
-        return f"{self.limit:g}×" if self.unit == "ratio" else f"{self.limit:g} µs"
+        unit = {"ratio": "×", "microseconds": " µs"}.get(self.unit, f" {self.unit}")
+        return f"{'≥ ' if self.at_least else ''}{self.limit:g}{unit}"
 
 
 @dataclass(frozen=True)
@@ -72,26 +80,36 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One contestant's result; ``met`` is None where there is no budget."""
+    """One contestant's result; ``met`` is None where there is no budget.
+
+    ``ratio`` is None where the reference was zero in a round.
+    """
 
     task: str
     contestant: str
-    microseconds: Spread
-    ratio: Spread
+    value: Spread
+    ratio: Spread | None
     reference: str
     rounds: int
     operations: int
+    unit: str = "µs"
     budget: Budget | None = None
     met: bool | None = None
 
 
 @dataclass
 class Report:
-    """What the parts found: rows, and why a contestant was left out. ``short`` asks for haste."""
+    """What the parts found: rows, and why a contestant was left out. ``short`` asks for haste.
+
+    ``notes`` are what a reader of the figures has to know. ``only`` is part of the names of the
+    tasks that are wanted, for parts that can leave others out.
+    """
 
     short: bool
+    only: str = ""
     rows: list[Row] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def rounds(self, full: int) -> int:
         """Return how many rounds to measure where a full run has ``full``."""
@@ -100,6 +118,19 @@ class Report:
     def measure(self, case: Case) -> None:
         """Run a case and add its rows."""
         self.rows.extend(measure(case))
+
+    def compare(
+        self,
+        task: str,
+        unit: str,
+        samples: dict[str, list[float]],
+        reference: str,
+        budget: Budget | None = None,
+    ) -> None:
+        """Add rows for what was measured elsewhere in turns: a value for each round, ours first."""
+        for number, (name, values) in enumerate(samples.items()):
+            own = budget if number == 0 else None
+            self.rows.append(_row(task, name, values, samples[reference], reference, unit, own))
 
     @property
     def missed(self) -> list[Row]:
@@ -116,8 +147,19 @@ def measure(case: Case) -> list[Row]:
             taken = _timed(one)
             if number:
                 times[one.name].append(taken)
-    reference = times[case.reference]
-    return [_row(case, one, times[one.name], reference) for one in case.contestants]
+    return [
+        _row(
+            case.task,
+            one.name,
+            times[one.name],
+            times[case.reference],
+            case.reference,
+            "µs",
+            case.budget if one is case.contestants[0] else None,
+            operations=one.operations,
+        )
+        for one in case.contestants
+    ]
 
 
 def _timed(one: Contestant) -> float:
@@ -135,22 +177,30 @@ def _timed(one: Contestant) -> float:
     return taken / 1000 / one.operations
 
 
-def _row(case: Case, one: Contestant, taken: list[float], reference: list[float]) -> Row:
-    microseconds = Spread.of(taken)
-    ratio = Spread.of([mine / other for mine, other in zip(taken, reference, strict=True)])
-    budget, met = None, None
-    if case.budget is not None and one is case.contestants[0]:
-        budget = case.budget
-        reached = ratio if budget.unit == "ratio" else microseconds
-        met = reached.median <= budget.limit
-    shared: dict[str, Any] = {"reference": case.reference, "rounds": case.rounds}
+def _row(
+    task: str,
+    name: str,
+    values: list[float],
+    others: list[float],
+    reference: str,
+    unit: str,
+    budget: Budget | None,
+    *,
+    operations: int = 1,
+) -> Row:
+    value = Spread.of(values)
+    ratio = None
+    if all(others):
+        ratio = Spread.of([mine / other for mine, other in zip(values, others, strict=True)])
     return Row(
-        case.task,
-        one.name,
-        microseconds,
+        task,
+        name,
+        value,
         ratio,
-        operations=one.operations,
-        budget=budget,
-        met=met,
-        **shared,
+        reference,
+        len(values),
+        operations,
+        unit,
+        budget,
+        None if budget is None else budget.is_met(value, ratio),
     )
