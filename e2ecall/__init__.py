@@ -30,6 +30,7 @@ from e2ecall.errors import (
     RemoteProtocolError,
     StoreError,
     UsernameTakenError,
+    VerificationFailedError,
 )
 from e2ecall.protocol.call_events import EndReason
 from relay.wire.messages import Policy
@@ -60,4 +61,5 @@ __all__ = [
     "StoreError",
     "TextMessage",
     "UsernameTakenError",
+    "VerificationFailedError",
 ]

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     BAD_FRAME_HEADER = "bad_frame_header"
     UNKNOWN_FRAME_KEY = "unknown_frame_key"
     LIMIT = "limit"
+    BLOCKED = "blocked"
 
 
 class RemoteProtocolError(E2ECallError):
@@ -60,6 +61,10 @@ class RemoteProtocolError(E2ECallError):
 
 class IdentityChangedError(E2ECallError):
     """A known address shows another identity key. Nothing was sent and nothing was replaced."""
+
+
+class VerificationFailedError(E2ECallError):
+    """Two people compared, and an identity differs. Nothing was verified."""
 
 
 class StoreError(E2ECallError):

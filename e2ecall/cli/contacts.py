@@ -6,17 +6,21 @@ from e2ecall.client import Client
 
 
 def contacts(*, options: Options = DEFAULT) -> None:
-    """List everybody you talked to, and whether you compared a spoken code with them."""
+    """List everybody you talked to, and whether you compared codes with them."""
     access, output = options.access(), options.output()
 
     async def show(me: Client) -> None:
         for contact in me.contacts():
             mark = "verified    " if contact.verified else "not verified"
+            notes = "  (another identity was seen: e2ecall verify)" * contact.identity_changed
+            notes += "  (blocked)" * contact.blocked
             output.tell(
-                f"{mark}  {contact.address}",
+                f"{mark}  {contact.address}{notes}",
                 "contact",
                 address=contact.address,
                 verified=contact.verified,
+                identity_changed=contact.identity_changed,
+                blocked=contact.blocked,
             )
 
     run(access.open, show)

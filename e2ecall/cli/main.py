@@ -13,12 +13,15 @@ from typing import Final, NoReturn
 
 import cyclopts
 
+from e2ecall.cli.block import block, unblock
 from e2ecall.cli.call import call
+from e2ecall.cli.change_passphrase import passphrase
 from e2ecall.cli.contacts import contacts
 from e2ecall.cli.listen import listen
 from e2ecall.cli.message import message
 from e2ecall.cli.policy import policy
 from e2ecall.cli.register import register
+from e2ecall.cli.verify import verify
 from e2ecall.errors import E2ECallError, IdentityChangedError
 
 EXIT_REFUSED: Final = 1
@@ -40,7 +43,11 @@ _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     listen,
     message,
     contacts,
+    verify,
+    block,
+    unblock,
     policy,
+    passphrase,
 )
 """In the order of the help."""
 
@@ -88,7 +95,7 @@ def _tell(message: str, hint: str | None) -> None:
 
 def _hint(error: E2ECallError) -> str | None:
     if error.hint is None and isinstance(error, IdentityChangedError):
-        return "ask them in another way whether they have a new device or account"
+        return "compare fingerprints with them: e2ecall verify NAME"
     return error.hint
 
 

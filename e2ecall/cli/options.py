@@ -29,7 +29,7 @@ class Access:
     passphrase: Secret
     settings: Settings
 
-    def open(self) -> AbstractAsyncContextManager[Client]:
+    def open(self, *, connect: bool = True) -> AbstractAsyncContextManager[Client]:
         """Open the client; see `Client.open`."""
         assert self.settings.relay is not None
         return Client.open(
@@ -37,7 +37,12 @@ class Access:
             passphrase=self.passphrase,
             relay=self.settings.relay,
             ca=self.settings.ca,
+            connect=connect,
         )
+
+    def open_offline(self) -> AbstractAsyncContextManager[Client]:
+        """Open the client for what needs no relay."""
+        return self.open(connect=False)
 
 
 @Parameter(name="*", group=_COMMON)

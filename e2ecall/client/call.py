@@ -483,7 +483,7 @@ class Call:
             try:
                 await self._link.send(message, self._machine.peer_box)
             except E2ECallError as error:
-                _log.warning("a call message could not be sent: %s", error)
+                _log.warning("a call message could not be sent: %s", type(error).__name__)
                 self.fail(EndReason.CONNECTION_LOST)
                 return
 

@@ -94,6 +94,7 @@ class Calls:
         """Call somebody; see `Client.call`."""
         if self._placing is not None or self._live is not None:
             raise LocalProtocolError("there is a call already", hint="hang up first")
+        self._services.sessions.check_identity(address)
         placing = self._placing = _Placing(address, MediaChoice(audio, video, output))
         try:
             with placing.scope:
@@ -233,7 +234,7 @@ class Calls:
             _log.info("an offer was refused: %s", error.reason)
             call.fail(EndReason.CONNECTION_LOST)
         except E2ECallError as error:
-            _log.warning("a call could not be taken: %s", error)
+            _log.warning("a call could not be taken: %s", type(error).__name__)
             call.fail(EndReason.CONNECTION_LOST)
         except Exception:  # noqa: BLE001 - one call must not end the client
             _log.exception("a call could not be taken")
@@ -304,7 +305,7 @@ class Calls:
             finally:
                 link.close()
         except E2ECallError as error:
-            _log.warning("a call could not be answered as busy: %s", error)
+            _log.warning("a call could not be answered as busy: %s", type(error).__name__)
         finally:
             self._answering_busy -= 1
 

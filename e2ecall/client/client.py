@@ -21,6 +21,7 @@ from e2ecall.client.contacts import Contact
 from e2ecall.client.home import Home
 from e2ecall.client.inbox import Inbox, TextMessage
 from e2ecall.client.iteration import Following
+from e2ecall.client.people import People
 from e2ecall.client.services import Services
 from e2ecall.client.sessions import Sessions
 from e2ecall.errors import E2ECallError, LocalProtocolError, RelayError
@@ -52,6 +53,7 @@ class Client:
         account = Account(store, clock)
         sessions = Sessions(store, account, clock)
         self._services = Services(store, endpoint, tls, clock, tasks, account, sessions)
+        self._people = People(store, account, sessions)
         self._inbox = Inbox(store)
         self._calls = Calls(self._services)
         self._home = Home(
@@ -70,12 +72,15 @@ class Client:
         passphrase: str | bytes | Secret,
         relay: str,
         ca: str | Path | None = None,
+        connect: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> AsyncIterator[Self]:
         """Open the store at ``path``, creating it if there is none, and log in if registered.
 
         ``relay`` is the URL of the own relay, ``ca`` a PEM file of authorities to trust instead of
-        the system's. Leaving the block, also by cancellation, hangs up and releases everything.
+        the system's. Without ``connect`` the relay is left alone: what is stored can be read and
+        managed, and nobody can be reached. Leaving the block, also by cancellation, hangs up and
+        releases everything.
 
         Raises:
             StoreError: wrong passphrase, damaged store, or in use.
@@ -92,7 +97,7 @@ class Client:
                 client = None
                 try:
                     client = cls(store, endpoint, tls, clock, tasks)
-                    if client.is_registered:
+                    if connect and client.is_registered:
                         await client._home.start()
                     yield client
                 except Exception as error:  # noqa: BLE001 - raised below, outside of the group
@@ -148,18 +153,14 @@ class Client:
         await self._home.publish_tokens()
         await self._home.line.request(SetPolicy(policy), Done)
 
-    def contacts(self) -> tuple[Contact, ...]:
-        """Return everybody this account talked to, in the order of addresses."""
-        return tuple(
-            Contact(
-                record.address,
-                record.verified_identity is not None
-                and record.verified_identity
-                == self._services.sessions.identity_key(Address.parse(record.address)),
-                record.identity_changed,
-            )
-            for record in self._services.sessions.contacts.all()
-        )
+    async def change_passphrase(self, passphrase: str | bytes | Secret) -> None:
+        """Have a new passphrase open the store; the former one does not any more.
+
+        Raises:
+            LocalProtocolError: it is empty.
+            StoreError: the disk refused; nothing has changed.
+        """
+        await self._services.store.change_passphrase(_as_secret(passphrase))
 
     async def wait_closed(self) -> None:
         """Wait until the account's connection has ended for good, and raise why."""
@@ -168,6 +169,71 @@ class Client:
         if line.failure is not None:
             raise line.failure
 
+    # --- people -------------------------------------------------------------------------------
+
+    def contacts(self) -> tuple[Contact, ...]:
+        """Return everybody this account talked to, in the order of addresses."""
+        return self._people.all()
+
+    def fingerprint(self, peer: str | None = None) -> str:
+        """Return the 60 digits of a contact's known identity, or of the own one, to compare.
+
+        Raises:
+            LocalProtocolError: this person's identity is not known yet.
+        """
+        return self._people.fingerprint(None if peer is None else self._parse(peer))
+
+    def changed_fingerprint(self, peer: str) -> str | None:
+        """Return the 60 digits of the other identity, where a contact's identity changed."""
+        return self._people.changed_fingerprint(self._parse(peer))
+
+    def verification_code(self, peer: str) -> str:
+        """Return the text of a QR code for this contact to scan; raises as `fingerprint`."""
+        return self._people.verification_code(self._parse(peer))
+
+    async def verify(self, peer: str, shown: str) -> None:
+        """Mark a contact as verified, if what they showed agrees with what is known of them.
+
+        ``shown`` is their fingerprint as they told it, or the text of the QR code that they show.
+
+        Raises:
+            LocalProtocolError: it is neither, their code for somebody else, or they are unknown.
+            VerificationFailedError: it belongs to another identity; nothing has changed.
+        """
+        await self._people.verify(self._parse(peer), shown)
+
+    async def accept_identity(self, peer: str, fingerprint: str) -> None:
+        """Take the other identity that was seen for this person's; it is not verified by that.
+
+        ``fingerprint`` is what `changed_fingerprint` returned when the user decided.
+
+        Raises:
+            LocalProtocolError: no other identity was seen, or it has another fingerprint.
+        """
+        await self._people.accept_identity(self._parse(peer), fingerprint)
+
+    async def block(self, peer: str) -> None:
+        """Refuse messages and calls of this person, who does not learn of it.
+
+        Raises:
+            ConnectionFailedError: it is stored, and the relay learns of it later.
+        """
+        await self._people.block(self._parse(peer), blocked=True)
+        if self._home.is_started:
+            await self._home.publish_tokens()
+
+    async def unblock(self, peer: str) -> None:
+        """Take messages and calls of this person again."""
+        await self._people.block(self._parse(peer), blocked=False)
+
+    async def forget(self, peer: str) -> None:
+        """Drop a contact with everything known of it, as if never met.
+
+        Raises:
+            LocalProtocolError: this is no contact.
+        """
+        await self._people.forget(self._parse(peer))
+
     # --- messages -----------------------------------------------------------------------------
 
     async def message(self, to: str, text: str) -> None:
@@ -175,10 +241,12 @@ class Client:
 
         Raises:
             NotReachableError: no such user, or one who does not accept this.
-            IdentityChangedError: the person's identity is not the known one; nothing was sent.
+            IdentityChangedError: the person's identity is not the known one; nothing was sent, and
+                nothing will be until the user decides (`verify`, `accept_identity`).
             ConnectionFailedError: their relay cannot be reached.
         """
         address = self._parse(to)
+        self._services.sessions.check_identity(address)
         async with self._services.anonymous_line(address) as line:
             sealed = await self._services.sessions.seal(
                 address,
@@ -223,7 +291,8 @@ class Client:
         Raises:
             LocalProtocolError: there is a call already.
             NotReachableError: no such user, or one who does not accept this.
-            IdentityChangedError: the person's identity is not the known one; nothing was sent.
+            IdentityChangedError: the person's identity is not the known one; nothing was sent, and
+                nothing will be until the user decides (`verify`, `accept_identity`).
             ConnectionFailedError: their relay cannot be reached.
         """
         return await self._calls.place(self._parse(to), audio, video, output)

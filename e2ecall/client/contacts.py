@@ -5,7 +5,7 @@ A contact is one address. It holds no keys of sessions: those are `e2ecall.clien
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from msgspec import Meta, Struct
 
@@ -23,15 +23,16 @@ _FORMAT: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """Somebody this account knows; ``verified`` after a spoken code was compared and confirmed.
+    """Somebody this account knows; ``verified`` after a code or fingerprints were compared.
 
     ``identity_changed``: the relay of this person vouched for another identity than the known one.
-    Nothing was sent to that one; only a confirmed code takes the mark away (IDENTITY-07).
+    Nothing was sent to that one; only the user takes the mark away (IDENTITY-14).
     """
 
     address: str
     verified: bool
     identity_changed: bool = False
+    blocked: bool = False
 
 
 class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -41,7 +42,8 @@ class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     is the newest of our sealing keys that they know. ``used`` is about when something was last
     sent or received, ``checked`` when the relay was last asked whether they are on another device,
     both in Unix seconds. ``other_identity`` is what the relay vouched for when it was not the
-    known one.
+    known one. With ``pinned_identity``, which was accepted or imported, no session begins with any
+    other.
     """
 
     format: Annotated[int, Meta(ge=2, le=2)]
@@ -55,6 +57,14 @@ class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     other_identity: Key32 | None = None
     blocked: bool = False
     checked: UnixSeconds = 0
+    pinned_identity: Key32 | None = None
+
+    @classmethod
+    def new(
+        cls, address: Address, *, pinned_identity: bytes | None = None, blocked: bool = False
+    ) -> Self:
+        """Return what is known of somebody at first."""
+        return cls(_FORMAT, str(address), pinned_identity=pinned_identity, blocked=blocked)
 
     def __repr__(self) -> str:
         """Show the address alone: tokens are secrets."""
@@ -62,8 +72,9 @@ class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     @property
     def is_stranger(self) -> bool:
-        """Whether the user never wrote to, called or verified this person."""
-        return self.given_token is None and self.verified_identity is None
+        """Whether the user never wrote to, called, verified or decided about this person."""
+        known = self.given_token or self.verified_identity or self.pinned_identity
+        return known is None and not self.blocked
 
     def change(self) -> Change:
         """Return the change that stores this record."""
@@ -78,7 +89,11 @@ class Contacts:
 
     def get(self, address: Address) -> ContactRecord:
         """Return what is known of an address; of a new one, nothing."""
-        return self._records.get(str(address).encode()) or ContactRecord(_FORMAT, str(address))
+        return self.find(address) or ContactRecord.new(address)
+
+    def find(self, address: Address) -> ContactRecord | None:
+        """Return what is known of an address, or None of a new one."""
+        return self._records.get(str(address).encode())
 
     def all(self) -> tuple[ContactRecord, ...]:
         """Return all contacts in the order of their addresses."""

@@ -124,6 +124,9 @@ class Home:
                     await sessions.forget_expired()
                     await account.maintain(line.request)
             except E2ECallError as error:
-                _log.warning("the account could not be brought up to date: %s", error)
+                # Without its text, which may name somebody.
+                _log.warning(
+                    "the account could not be brought up to date: %s", type(error).__name__
+                )
                 with anyio.move_on_after(MAINTENANCE_INTERVAL):
                     await line.closed.wait()

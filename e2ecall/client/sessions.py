@@ -31,6 +31,7 @@ from e2ecall.io.store import Change, RecordKind, Store
 from e2ecall.protocol import session as protocol
 from e2ecall.protocol.bundle import verify_bundle
 from e2ecall.protocol.callkeys import Party
+from e2ecall.protocol.encoding import decode_remote
 from e2ecall.protocol.handshake import is_proven
 from e2ecall.protocol.messages import (
     Payload,
@@ -46,7 +47,7 @@ from e2ecall.protocol.peer import (
 )
 from relay.wire.messages import Hello
 from relay.wire.names import Address
-from relay.wire.records import PreKeyBundle
+from relay.wire.records import DeviceList, PreKeyBundle
 
 Fetch = Callable[[Address, bytes | None], Awaitable[PreKeyBundle]]
 
@@ -102,7 +103,27 @@ class Sessions:
     def identity_key(self, address: Address) -> bytes | None:
         """Return the pinned identity key of a peer, or None before first contact."""
         peer = self._peers.get(address)
-        return None if peer is None else peer.identity_key
+        if peer is None:
+            return self.contacts.get(address).pinned_identity
+        return peer.identity_key
+
+    def check_identity(self, address: Address) -> None:
+        """IDENTITY-14: stop what the user begins while a change of identity is undecided.
+
+        Raises:
+            IdentityChangedError: the user has to decide first.
+            LocalProtocolError: the user blocked this person.
+        """
+        contact = self.contacts.get(address)
+        if contact.blocked:
+            raise LocalProtocolError(f"you blocked {address}", hint="unblock them first")
+        if contact.other_identity is not None:
+            raise _changed(address)
+
+    def tell_tokens_changed(self) -> None:
+        """Have the own relay learn which delivery tokens are good now."""
+        self.tokens_changed.set()
+        self.tokens_changed = anyio.Event()
 
     def parties(self, address: Address) -> tuple[Party, Party]:
         """Return (this end, the peer) as the active session knows them.
@@ -116,10 +137,21 @@ class Sessions:
         return self._parties(peer, peer.active.session_id)
 
     async def confirm(self, address: Address, identity_key: bytes) -> None:
-        """Store that the user compared codes with whoever holds this identity key."""
+        """Store that the user compared codes with whoever holds this identity key.
+
+        Raises:
+            IdentityChangedError: it is not the known one any more.
+        """
         async with self._lock:
             record = self.contacts.get(address)
-            confirmed = replace(record, verified_identity=identity_key, identity_changed=False)
+            if identity_key != self.identity_key(address):
+                raise _changed(address)  # accepted or forgotten while the call went on
+            confirmed = replace(
+                record,
+                verified_identity=identity_key,
+                identity_changed=False,
+                other_identity=None,
+            )
             await self._store.write([confirmed.change()])
 
     async def trust_relay(self, endpoint: RelayEndpoint, hello: Hello) -> None:
@@ -186,6 +218,8 @@ class Sessions:
             if payload.sealing_key is not None:
                 peer = with_sealing_key(peer, payload.sealing_key, now=now)
             contact = self.contacts.get(peer.address)
+            if contact.blocked:
+                raise RemoteProtocolError(Reason.BLOCKED)
             changes = self._peers.changes(peer)
             if peer.proven and (updated := self._updated(contact, payload)) != contact:
                 changes.append(updated.change())
@@ -221,6 +255,10 @@ class Sessions:
         unsealed = protocol.unseal(local, prekeys, envelope)
         known = self._find(unsealed)
         try:
+            if known is not None and not known.proven:
+                self._check_pinned(known.address, known.identity_key)
+            elif known is None and unsealed.claim is not None:
+                self._check_pinned(unsealed.claim.address, unsealed.claimed_identity)
             received = protocol.receive(
                 local, prekeys, known, unsealed, relay_keys=self._relay_keys(), now=now
             )
@@ -253,15 +291,22 @@ class Sessions:
         if claim is None or identity_key is None or initial is None:
             return
         if is_proven(initial, claim.address, identity_key, self._relay_keys(), self._clock()):
-            await self._mark_change(claim.address)
+            await self._mark_change(claim.address, identity_key)
         else:
             _log.info("somebody claims a contact's name, and no relay vouches for it")
 
-    async def _mark_change(self, address: Address) -> None:
+    async def _mark_change(self, address: Address, identity_key: bytes) -> None:
         _log.warning("a relay vouches for another identity of a contact than the known one")
         contact = self.contacts.get(address)
-        if not contact.identity_changed:
-            await self._store.write([replace(contact, identity_changed=True).change()])
+        marked = replace(contact, identity_changed=True, other_identity=identity_key)
+        if marked != contact:
+            await self._store.write([marked.change()])
+
+    def _check_pinned(self, address: Address, identity_key: bytes | None) -> None:
+        """IDENTITY-15: before there is a session, hold on to what was accepted or imported."""
+        pinned = self.contacts.get(address).pinned_identity
+        if pinned not in (None, identity_key):
+            raise _changed(address)
 
     def _updated(self, contact: ContactRecord, payload: Payload) -> ContactRecord:
         if payload.token is not None:
@@ -297,6 +342,7 @@ class Sessions:
                 peer = protocol.initiate(
                     self._account.local, bundle, address=address, known=known, now=now
                 )
+                self._check_pinned(address, peer.identity_key)
                 # The initial message carries our sealing key; it need not be told again.
                 key_id = self._account.prekeys.sealing_key.key_id
                 contact = replace(contact, told_key_id=key_id)
@@ -307,7 +353,10 @@ class Sessions:
                     peer, device_list=verified.device_list, sealing_key=verified.sealing_key
                 )
         except IdentityChangedError:
-            await self._mark_change(address)
+            # Raised only for a list that the other identity signed.
+            body = bundle.device_list.body
+            shown = decode_remote(body, DeviceList, limit=len(body))
+            await self._mark_change(address, shown.identity_key)
             raise
         await self._store.write([*self._peers.changes(peer), contact.change()])
         self._undecryptable.discard(address)
@@ -337,8 +386,7 @@ class Sessions:
         contact = replace(contact, used=int(now))
         await self._store.write([*self._peers.changes(peer), contact.change()])
         if token is not None:
-            self.tokens_changed.set()
-            self.tokens_changed = anyio.Event()
+            self.tell_tokens_changed()
         return Sealed(address, peer.device_id, envelope, contact.token)
 
     # --- common -------------------------------------------------------------------------------
@@ -355,3 +403,10 @@ class Sessions:
         ours = Party(str(local.address), local.keys.device_id, local.identity.public, binding)
         theirs = Party(str(peer.address), peer.device_id, peer.identity_key, binding)
         return ours, theirs
+
+
+def _changed(address: Address) -> IdentityChangedError:
+    return IdentityChangedError(
+        f"{address} shows another identity key than before",
+        hint="compare fingerprints with this person over another way before going on",
+    )

@@ -29,13 +29,13 @@ def migrated(records: Records, version: int) -> Records:
 
 
 def _contacts_know_more(records: Records) -> Records:
-    """1 to 2: contacts have the other identity that was seen, a block, and a last look."""
+    """1 to 2: contacts have the other identity seen, a block, a last look, and a pin."""
     changed = dict(records)
     for (kind, key), value in records.items():
         if kind is RecordKind.CONTACT:
             _, *fields = decode(value, list[Any], limit=_MAX_CONTACT)
             # Which other identity a relay vouched for was not kept; nobody was blocked.
-            changed[kind, key] = encode([2, *fields, None, False, 0])
+            changed[kind, key] = encode([2, *fields, None, False, 0, None])
     return changed
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from e2ecall.crypto.mlkem import MLKEM768
 from e2ecall.crypto.x25519 import X25519KeyPair
 from e2ecall.errors import RemoteProtocolError
-from e2ecall.protocol import description, messages
+from e2ecall.protocol import description, messages, verification
 from e2ecall.protocol import sas as codes
 from e2ecall.protocol.call import Call
 from e2ecall.protocol.call_events import Ended
@@ -209,6 +209,26 @@ def sas(given: Given):
 def safety_number(given: Given):
     number = codes.identity_fingerprint(given["address"], given.hex("identity_key"))
     return {"fingerprint": number}
+
+
+@operation
+def verification_code(given: Given):
+    return {"code": _code(given).encode()}
+
+
+@operation
+def compare(given: Given):
+    verification.compare(given["shown"], _code(given))
+    return {"verified": True}
+
+
+def _code(given: Given) -> verification.VerificationCode:
+    names = ("shower", "shower_key", "reader", "reader_key")
+    own = given["own"]
+    shower, shower_key, reader, reader_key = (own[name] for name in names)
+    return verification.VerificationCode(
+        shower, bytes.fromhex(shower_key), reader, bytes.fromhex(reader_key)
+    )
 
 
 class _End:

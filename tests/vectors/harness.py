@@ -12,7 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from e2ecall.errors import E2ECallError, IdentityChangedError, RemoteProtocolError, StoreError
+from e2ecall.errors import (
+    E2ECallError,
+    IdentityChangedError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    StoreError,
+    VerificationFailedError,
+)
 from e2ecall.protocol.sealing import MessageTooLongError
 from e2ecall.secret import Secret
 from relay.errors import RefusedError, TicketError
@@ -37,6 +44,7 @@ LAYERS = {
     "ratchet": ("e2ecall.protocol.ratchet", "e2ecall.protocol.chains"),
     "sealing": ("e2ecall.protocol.sealing",),
     "call": ("e2ecall.protocol.call", "e2ecall.protocol.description"),
+    "sas": ("e2ecall.protocol.sas", "e2ecall.protocol.verification"),
     "sframe": ("e2ecall.protocol.sframe",),
     "store": ("e2ecall.io",),
     "relay": ("relay.services",),
@@ -171,6 +179,10 @@ def _reason(error: Exception) -> str:
             return "identity_changed"
         case MessageTooLongError():
             return "message_too_long"
+        case VerificationFailedError():
+            return "identity_differs"
+        case LocalProtocolError():
+            return "bad_code"
         case RefusedError():
             return error.code.name.lower()
         case StoreError():

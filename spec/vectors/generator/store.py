@@ -31,7 +31,9 @@ _FORMAT_2: list[tuple[int, bytes, bytes]] = [
     (
         4,
         _CONTACT,
-        enc([2, _CONTACT.decode(), None, _TOKEN, None, 7, 1_700_000_000, True, None, False, 0]),
+        enc(
+            [2, _CONTACT.decode(), None, _TOKEN, None, 7, 1_700_000_000, True, None, False, 0, None]
+        ),
     ),
 ]
 """What becomes of the records of a store of format 1."""
