@@ -80,6 +80,16 @@ class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     allocations_per_side: Bound = 2
 
 
+class OperationSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[operation]``: what the operator sees and says. ``drain_seconds`` are for running calls."""
+
+    admin_socket: str = ""
+    metrics_listen: str = ""
+    drain_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["", "debug", "info", "warning"] = ""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set."""
 
@@ -88,6 +98,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     tls: TLSSection = TLSSection()
     turn: TurnSection = TurnSection()
     limits: LimitsSection = LimitsSection()
+    operation: OperationSection = OperationSection()
 
 
 def load(path: Path | None, environment: Mapping[str, str]) -> Config:
@@ -117,6 +128,7 @@ def development(config: Config, data_dir: Path) -> Config:
         config,
         relay=replace(config.relay, data_dir=str(data_dir)),
         signalling=replace(config.signalling, listen="127.0.0.1:0", behind_proxy=True),
+        operation=replace(config.operation, log_level=config.operation.log_level or "warning"),
         turn=replace(
             config.turn,
             listen="127.0.0.1:0",
@@ -204,14 +216,20 @@ def _resolve_files(plain: dict[str, Any], base: Path) -> None:
 def _with_absolute_paths(config: Config, base: Path) -> Config:
     replace = msgspec.structs.replace
     tls = {
-        field: os.fspath(base / value) if value else ""
-        for field, value in msgspec.structs.asdict(config.tls).items()
+        field: _absolute(base, value) for field, value in msgspec.structs.asdict(config.tls).items()
     }
     return replace(
         config,
         relay=replace(config.relay, data_dir=os.fspath(base / config.relay.data_dir)),
         tls=TLSSection(**tls),
+        operation=replace(
+            config.operation, admin_socket=_absolute(base, config.operation.admin_socket)
+        ),
     )
+
+
+def _absolute(base: Path, path: str) -> str:
+    return os.fspath(base / path) if path else ""
 
 
 def _wrong_keys(plain: Mapping[str, Any]) -> Iterator[Problem]:

@@ -45,6 +45,7 @@ def check(config: Config) -> None:
         *_of_proxies(config),
         *_of_origins(config),
         *_of_tls(config),
+        *_of_operation(config),
         *_of_secret(config),
     ]
     if problems:
@@ -179,6 +180,21 @@ def _of_tls(config: Config) -> Iterator[Problem]:
                 f"cannot be read: {path}",
                 "the user that runs the relay has to be able to read it",
             )
+
+
+def _of_operation(config: Config) -> Iterator[Problem]:
+    listen, socket = config.operation.metrics_listen, config.operation.admin_socket
+    if listen:
+        try:
+            host_port(listen, "")
+        except OperatorError as error:
+            yield Problem("operation.metrics_listen", str(error).strip(), 'as in "127.0.0.1:9464"')
+    if socket and not Path(socket).parent.is_dir():
+        yield Problem(
+            "operation.admin_socket",
+            f"has no folder: {Path(socket).parent}",
+            "make it; who may enter it and is the relay's user may command the relay",
+        )
 
 
 def _of_secret(config: Config) -> Iterator[Problem]:

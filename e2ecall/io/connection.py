@@ -54,6 +54,14 @@ class DisplacedError(RelayError):
     """The same device logged in elsewhere, and this connection was ended for it."""
 
 
+class GoingAwayError(ConnectionFailedError):
+    """The relay stops; ``delay`` is the longest time in seconds to wait before coming back."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__("the relay is going away for a moment")
+        self.delay = delay
+
+
 class _Pending:
     """A request that waits for its reply."""
 
@@ -198,7 +206,7 @@ async def _push(body: Reply | Push, on_deliver: PushHandler) -> None:
                 hint="a store belongs to one running program at a time",
             )
         case GoingAway():
-            raise ConnectionFailedError("the relay is going away for a moment")
+            raise GoingAwayError(body.delay_ms / 1000)
         case _:
             raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)
 

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from e2ecall.errors import ConnectionFailedError, E2ECallError, RelayError
-from e2ecall.io.connection import RelayConnection
+from e2ecall.io.connection import GoingAwayError, RelayConnection
 from e2ecall.io.endpoint import RelayEndpoint
 from relay.wire.messages import Ack, Deliver, Done, Hello, Reply, Request
 
@@ -87,8 +87,9 @@ class Line:
         delay = FIRST_DELAY
         try:
             while True:
+                pause = 0.0
                 try:
-                    await self._connect_and_serve(task_status)
+                    pause = await self._connect_and_serve(task_status)
                 except ConnectionFailedError:
                     if not self._started:
                         raise
@@ -97,7 +98,8 @@ class Line:
                     self._works = False
                 self._check_patience()
                 await self._wait_wanted()
-                await anyio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - spreads load
+                spread = delay * random.uniform(0.5, 1)  # noqa: S311 - spreads load
+                await anyio.sleep(pause or spread)
                 delay = min(2 * delay, LONGEST_DELAY)
         except E2ECallError as error:
             self.failure = error
@@ -164,8 +166,10 @@ class Line:
             await self._asked.wait()
             self._lost_at = anyio.current_time()  # before that nobody missed it
 
-    async def _connect_and_serve(self, task_status: TaskStatus[Hello]) -> None:
+    async def _connect_and_serve(self, task_status: TaskStatus[Hello]) -> float:
         """Live through one connection; returns when it broke after it had been up.
+
+        Returns the seconds that the relay asked to wait, 0 if it did not.
 
         Raises:
             ConnectionFailedError: it never came up.
@@ -200,6 +204,9 @@ class Line:
             raise connection.failure
         if refusal is not None:
             raise refusal
+        if isinstance(connection.failure, GoingAwayError):
+            return random.uniform(0, connection.failure.delay)  # noqa: S311 - spreads load
+        return 0.0
 
     async def _handle_all(
         self, connection: RelayConnection, deliveries: MemoryObjectReceiveStream[Deliver]

@@ -54,6 +54,14 @@ connections_per_address = 200
 registrations_per_address_and_hour = 20
 fetches_per_address_and_minute = 60
 sends_per_address_and_minute = 1200
+
+[operation]
+# HOST:PORT where Prometheus may read /metrics; they name nobody. Empty: only on the admin socket.
+metrics_listen = ""
+# How long calls that run may go on when the relay is told to stop.
+drain_seconds = 60
+# "json" or "console"; logs go to stderr and name nobody.
+log_format = "json"
 """
 
 

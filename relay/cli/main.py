@@ -6,8 +6,10 @@ from typing import NoReturn
 import cyclopts
 
 from relay.cli.check import check
+from relay.cli.drain import drain, reload
 from relay.cli.init import init
 from relay.cli.serve import serve
+from relay.cli.status import status
 from relay.cli.ticket import ticket
 from relay.errors import ConfigurationError, OperatorError
 
@@ -22,6 +24,9 @@ app.command(serve)
 app.command(ticket)
 app.command(init)
 app.command(check)
+app.command(status)
+app.command(drain)
+app.command(reload)
 
 
 def main() -> NoReturn:

@@ -1,7 +1,6 @@
 """``e2ecall-relay serve``: from the command line to a running relay (relay/README.md)."""
 
 import json
-import logging
 import os
 import sys
 import tempfile
@@ -10,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import structlog
 import trio
 
 from relay import config as configuration
 from relay import diagnosis
 from relay.config import Config, host_port
 from relay.errors import OperatorError
+from relay.io import logs
 from relay.io.server import Options, Ready, run_until_signal
 
 
@@ -62,18 +61,25 @@ def serve(
         raise OperatorError(
             "no configuration", hint="`e2ecall-relay init` writes one; or use --dev"
         )
-    _log_to_stderr()
-    with ExitStack() as stack, diagnosis.located(config, os.environ):
-        settings = configuration.load(config, os.environ)
-        if dev:
-            folder = data_dir or Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="e2ecall-relay-"))
-            )
-            settings = configuration.development(settings, folder)
-        settings = _overridden(settings, signalling, turn, turn_secret, data_dir)
-        if not dev:
-            diagnosis.check(settings)
-        options = Options(is_development=dev, capture=capture)
+    with ExitStack() as stack:
+        folder = data_dir
+        if dev and folder is None:
+            temporary = tempfile.TemporaryDirectory(prefix="e2ecall-relay-")
+            folder = Path(stack.enter_context(temporary))
+
+        def read() -> Config:
+            with diagnosis.located(config, os.environ):
+                settings = configuration.load(config, os.environ)
+                if dev and folder is not None:
+                    settings = configuration.development(settings, folder)
+                settings = _overridden(settings, signalling, turn, turn_secret, data_dir)
+                if not dev:
+                    diagnosis.check(settings)
+            return settings
+
+        settings = read()
+        logs.configure(settings.operation)
+        options = Options(read, is_development=dev, capture=capture)
         trio.run(partial(run_until_signal, settings, options, _announce))
 
 
@@ -107,17 +113,3 @@ def _announce(ready: Ready) -> None:
     }
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(message)s"
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )

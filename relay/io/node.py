@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 from relay.config import LimitsSection
 from relay.io.capture import Capture
+from relay.io.metrics import Metrics
 from relay.io.storage import Bus, Directory, Limiter, Mailbox, Presence, Storage
 from relay.services.delivery import Readers
 from relay.services.quota import Rate
 from relay.services.signatures import RelayKey
 from relay.services.source import Network
+from relay.turn.counters import Counters
 
 HOUR = 3600
 
@@ -70,6 +72,9 @@ class Node:
     """Who connects, where a trusted proxy says so."""
     clock: Callable[[], float]
     capture: Capture | None
+    media: Callable[[], Counters]
+    """What the media relay counted, up to date."""
+    metrics: Metrics = field(default_factory=Metrics)
     sources: Counter[str] = field(default_factory=Counter)
     """Open connections for each source address."""
     connections: int = 0

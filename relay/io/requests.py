@@ -80,6 +80,7 @@ async def _send(session: Session, request: Send) -> Reply:
     stored = await node.mailbox.put(
         mailbox, request.message_id, request.envelope, token_hash(request.token), node.clock()
     )
+    node.metrics.envelope(stored)
     match stored:
         case Stored.NEW:
             node.bus.hint(mailbox)
@@ -94,6 +95,7 @@ async def _send(session: Session, request: Send) -> Reply:
 async def _acknowledge(session: Session, request: Ack) -> Reply:
     places = session.queue.acknowledged(request.delivery_ids)
     await session.node.mailbox.remove(places, session.node.clock())
+    session.node.metrics.acknowledged(len(places))
     session.wake()
     return Done()
 

@@ -7,7 +7,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +20,15 @@ import trio
 
 from relay.config import Config, host_port, join_host_port
 from relay.errors import OperatorError, StorageError, TicketError
+from relay.io.admin import Admin, open_socket_file
 from relay.io.capture import Capture
 from relay.io.datagram import open_socket, serve_turn
+from relay.io.drain import drain
 from relay.io.node import Node, Quotas
+from relay.io.operation import Operation, Orders
 from relay.io.signalling import PATH, Signalling, open_listener
 from relay.io.sqlite import open_storage
-from relay.io.state import DATABASE_FILE, data_directory, relay_key
+from relay.io.state import DATABASE_FILE, admin_socket, data_directory, relay_key
 from relay.io.storage import Storage
 from relay.io.tls import Certificates
 from relay.services import tickets
@@ -39,10 +42,6 @@ log = structlog.get_logger()
 SWEEP_SECONDS: Final = 60.0
 PROBE_SECONDS: Final = 2.0
 """How often the storage is tried, for ``/readyz``."""
-STOP_SECONDS: Final = 8.0
-"""How long connections may take to close after SIGTERM."""
-RECONNECT_DELAY_MS: Final = 5_000
-"""Clients wait up to that long, at random, before they come back."""
 NONCE_KEY_BYTES: Final = 32
 
 
@@ -58,6 +57,8 @@ class Ready:
 class Options:
     """How this process differs from what the configuration says."""
 
+    reread: Callable[[], Config]
+    """Gives the configuration as it is now; raises `OperatorError`."""
     is_development: bool = False
     capture: Path | None = None
 
@@ -66,21 +67,17 @@ async def run_until_signal(
     config: Config, options: Options, announce: Callable[[Ready], None]
 ) -> None:
     """Serve until SIGTERM or SIGINT; see `run`."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-
-        async def told_to_stop() -> None:
-            await anext(aiter(signals))
-
-        await run(config, options, announce, told_to_stop)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        await run(config, options, announce, signals)
 
 
 async def run(
     config: Config,
     options: Options,
     announce: Callable[[Ready], None],
-    told_to_stop: Callable[[], Awaitable[None]],
+    signals: AsyncIterable[int],
 ) -> None:
-    """Serve until ``told_to_stop`` returns; ``announce`` is called once when all listen.
+    """Serve until told to leave; ``announce`` is called once, when all listen.
 
     Raises:
         OperatorError: the relay cannot start with this configuration.
@@ -98,7 +95,8 @@ async def run(
         host, port = host_port(config.signalling.listen, "signalling.listen")
         listener, port = await open_listener(host, port)
         await stack.enter_async_context(listener)
-        node = _node(config, options, key, storage, readers, capture)
+        core = _turn_core(config)
+        node = _node(config, options, key, storage, readers, capture, core)
         node.name = node.name or join_host_port(host, port)
         ready = Ready(
             f"{'wss' if certificates else 'ws'}://{join_host_port(host, port)}{PATH}",
@@ -113,16 +111,40 @@ async def run(
                 certificates=certificates,
                 origins=config.signalling.origins,
             )
-            await nursery.start(_serve_turn, config, udp, capture)
+            await nursery.start(_serve_turn, core, udp, capture)
+            orders = Orders()
+            operation = Operation(
+                node,
+                signalling,
+                config,
+                storage=storage,
+                certificates=certificates,
+                orders=orders,
+                reread=options.reread,
+            )
+            await _administer(nursery, stack, operation, config)
+            nursery.start_soon(orders.obey, signals, operation.try_to_reload)
             nursery.start_soon(_sweep, node)
             nursery.start_soon(_watch, node, storage)
             node.is_ready = True
             announce(ready)
-            await told_to_stop()
-            node.is_ready = False
-            with trio.move_on_after(STOP_SECONDS):
-                await signalling.stop(RECONNECT_DELAY_MS)
+            log.info("serving")
+            await orders.drain.wait()
+            await drain(node, signalling, orders, config.operation.drain_seconds)
             nursery.cancel_scope.cancel()
+
+
+async def _administer(
+    nursery: trio.Nursery, stack: AsyncExitStack, operation: Operation, config: Config
+) -> None:
+    operation.node.metrics.watch(operation.gauges, operation.node.media)
+    admin = Admin(operation)
+    listener = stack.enter_context(open_socket_file(admin_socket(config)))
+    await nursery.start(admin.serve_socket, listener)
+    if config.operation.metrics_listen:
+        host, port = host_port(config.operation.metrics_listen, "operation.metrics_listen")
+        figures, _ = await open_listener(host, port)
+        await nursery.start(admin.serve_metrics, figures)
 
 
 def _node(
@@ -132,6 +154,7 @@ def _node(
     storage: Storage,
     readers: Readers,
     capture: Capture | None,
+    core: TURNServer,
 ) -> Node:
     per_address = not options.is_development
     return Node(
@@ -153,6 +176,7 @@ def _node(
         proxy_header=config.signalling.proxy_header,
         clock=time.time,
         capture=capture,
+        media=core.counters.current,
     )
 
 
@@ -185,12 +209,7 @@ def _announced_turn(config: Config, name: str, bound: str) -> str:
     return f"turn:{own}:{port}?transport=udp"
 
 
-async def _serve_turn(
-    config: Config,
-    udp: socket.socket,
-    capture: Capture | None,
-    task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
-) -> None:
+def _turn_core(config: Config) -> TURNServer:
     secret = config.turn.secret.encode()
 
     def identify(username: str, now: float) -> tickets.Identity | None:
@@ -199,7 +218,7 @@ async def _serve_turn(
         except TicketError:
             return None
 
-    core = TURNServer(
+    return TURNServer(
         identify=identify,
         password=partial(tickets.password, secret),
         nonce_key=secrets.token_bytes(NONCE_KEY_BYTES),
@@ -208,6 +227,14 @@ async def _serve_turn(
             allocations_per_side=config.limits.allocations_per_side,
         ),
     )
+
+
+async def _serve_turn(
+    core: TURNServer,
+    udp: socket.socket,
+    capture: Capture | None,
+    task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
+) -> None:
     keep = None if capture is None else capture.datagram
     await serve_turn([udp], core, capture=keep, task_status=task_status)
 

@@ -6,6 +6,7 @@ What requests do is in `relay.io.requests`.
 """
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -16,6 +17,8 @@ from websockets.trio.server import ServerConnection
 
 from relay.errors import FencedError, RefusedError, StorageError
 from relay.io.capture import RECEIVED, SENT
+from relay.io.logs import place
+from relay.io.metrics import DONE, FAULT
 from relay.io.node import Node
 from relay.services.delivery import Claim, DeliveryQueue, Fetch
 from relay.services.mailbox import DeviceMailbox, MailboxName
@@ -102,6 +105,7 @@ class Session:
         """Greet, serve and close the connection."""
         if not self._scope.cancel_called:
             await self._serve()
+        self.node.metrics.closed(self._ending.code)
         await self._close()
 
     def end(self, ending: Ending) -> None:
@@ -240,17 +244,30 @@ class Session:
                 self.end(Ending(VIOLATION, "too many refused requests"))
 
     async def _reply(self, frame: ClientFrame, size: int) -> Reply | None:
+        start = time.perf_counter()
+        reply = await self._outcome(frame, size)
+        outcome = DONE
+        if reply is None:
+            outcome = FAULT
+        elif isinstance(reply, Failure):
+            outcome = reply.code.name.lower()
+        kind = type(frame.body).__name__
+        self.node.metrics.request(kind, outcome, time.perf_counter() - start)
+        return reply
+
+    async def _outcome(self, frame: ClientFrame, size: int) -> Reply | None:
         try:
             return await self._answer(self, frame.body, size)
         except RefusedError as error:
             self._refusals += error.code not in (ErrorCode.NOT_REACHABLE, ErrorCode.RETRY)
             return Failure(error.code, error.text, error.retry_after)
         except StorageError as error:
+            self.node.metrics.storage_failed()
             log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
             return Failure(ErrorCode.RETRY, "the relay cannot do this now", retry_after=5)
         except Exception as error:  # noqa: BLE001 - one request must not end the relay
             # A traceback ends in a text, and that may hold a username.
-            log.error("request failed", request=type(frame.body).__name__, **_place(error))  # noqa: TRY400 - see above
+            log.error("request failed", request=type(frame.body).__name__, **place(error))  # noqa: TRY400 - see above
             self.end(Ending(INTERNAL, "internal error"))
             return None
 
@@ -287,7 +304,9 @@ class Session:
             else:
                 self.expired(mailbox)
             return []
-        return self.queue.fetched(fetch, mails)
+        pushes = self.queue.fetched(fetch, mails)
+        node.metrics.delivered(len(pushes))
+        return pushes
 
     async def _send(self, request_id: int, body: Reply | Push) -> None:
         data = encode(ServerFrame(request_id, body))
@@ -342,12 +361,3 @@ class Session:
                 await self._socket.recv()
         except ConnectionClosed:
             return
-
-
-def _place(error: BaseException) -> dict[str, str]:
-    """Say which error it was and where, without its text: that may hold a username."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-    return {"error": type(error).__name__, "where": where}

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 from websockets.http11 import Request, Response
-from websockets.trio.server import Server, ServerConnection, serve
+from websockets.trio.server import ServerConnection, serve
 from websockets.typing import Origin
 
 from relay.errors import OperatorError
@@ -58,9 +58,9 @@ class Signalling:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.gate = Gate(self._handshakes_of)
-        self._sessions: set[Session] = set()
-        self._server: Server | None = None
+        self.sessions: set[Session] = set()
         self._leave_delay_ms: int | None = None
+        self._empty = trio.Event()
 
     async def start(
         self,
@@ -71,7 +71,7 @@ class Signalling:
         origins: Sequence[str],
     ) -> None:
         """Begin to accept connections; they are served in ``nursery``."""
-        self._server = await nursery.start(
+        await nursery.start(
             partial(
                 serve,
                 self._handle,
@@ -92,13 +92,16 @@ class Signalling:
             )
         )
 
-    async def stop(self, delay_ms: int) -> None:
-        """Tell every client that the relay stops, and wait until all connections are closed."""
+    async def leave(self, delay_ms: int) -> None:
+        """Tell every client that the relay stops, and wait until all connections are closed.
+
+        Whoever comes now is answered with 503: the listener stays open, so that monitors see it.
+        """
         self._leave_delay_ms = delay_ms
-        for session in list(self._sessions):
+        for session in list(self.sessions):
             session.leave(delay_ms)
-        if self._server is not None:
-            await self._server.aclose(close_connections=False)
+        if self.sessions:
+            await self._empty.wait()
 
     async def _handle(self, socket: ServerConnection) -> None:
         node = self._node
@@ -107,18 +110,20 @@ class Signalling:
         source = source_key(self._client(below.peer, socket.request))
         session = Session(node, socket, source, answer)
         node.sources[source] += 1
-        self._sessions.add(session)
+        self.sessions.add(session)
         try:
             too_many = node.per_address and (
                 node.sources[source] > node.limits.connections_per_address
             )
-            if too_many or len(self._sessions) > node.limits.connections:
+            if too_many or len(self.sessions) > node.limits.connections:
                 session.end(Ending(TRY_LATER, "too many connections"))
             if self._leave_delay_ms is not None:
                 session.leave(self._leave_delay_ms)
             await session.run()
         finally:
-            self._sessions.discard(session)
+            self.sessions.discard(session)
+            if not self.sessions and self._leave_delay_ms is not None:
+                self._empty.set()
             node.sources[source] -= 1
             if not node.sources[source]:
                 del node.sources[source]
@@ -133,6 +138,10 @@ class Signalling:
             return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
         if path != PATH:
             return socket.respond(HTTPStatus.NOT_FOUND, "the relay is at /v1\n")
+        if self._leave_delay_ms is not None:
+            response = socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "the relay stops\n")
+            response.headers["Retry-After"] = str(-(-self._leave_delay_ms // 1000))
+            return response
         try:
             self._client(transport(socket.stream).peer, request)
         except ForwardedError as error:

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from relay.config import Config
 from relay.errors import OperatorError
 from relay.services.signatures import RelayKey
 
 KEY_FILE: Final = "relay.key"
 DATABASE_FILE: Final = "relay.sqlite"
 LOCK_FILE: Final = "relay.lock"
+SOCKET_FILE: Final = "admin.sock"
 
 
 @contextmanager
@@ -60,6 +62,12 @@ def relay_key(folder: Path) -> RelayKey:
             hint="restore it from a backup: clients know the relay by it",
         ) from error
     return key
+
+
+def admin_socket(config: Config) -> Path:
+    """Return where a relay with this configuration is asked."""
+    chosen = config.operation.admin_socket
+    return Path(chosen) if chosen else Path(config.relay.data_dir) / SOCKET_FILE
 
 
 def _write_secret(path: Path, content: bytes) -> None:

@@ -30,16 +30,15 @@ class Certificates:
         Raises:
             OperatorError: they cannot be read or do not belong together.
         """
-        self._certificate, self._key = certificate, key
         self.current = _load(certificate, key)
 
-    def reload(self) -> None:
-        """Load the files anew; connections that exist keep theirs.
+    def reload(self, certificate: str, key: str) -> None:
+        """Load these files; connections that exist keep the certificate that they have.
 
         Raises:
             OperatorError: as at first; what was loaded before stays in use.
         """
-        self.current = _load(self._certificate, self._key)
+        self.current = _load(certificate, key)
 
 
 def _load(certificate: str, key: str) -> Served:

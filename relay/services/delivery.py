@@ -6,7 +6,7 @@ nothing: mail stays in its mailbox until it is acknowledged.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -42,9 +42,14 @@ class DeliveryQueue:
         self._next_id = 1
 
     @property
-    def mailboxes(self) -> Iterable[MailboxName]:
+    def mailboxes(self) -> Collection[MailboxName]:
         """Return what this connection reads."""
         return self._position.keys()
+
+    @property
+    def unacknowledged(self) -> int:
+        """Return how many deliveries are out."""
+        return len(self._out)
 
     @property
     def is_full(self) -> bool:

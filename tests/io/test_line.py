@@ -19,6 +19,7 @@ from relay.wire.messages import (
     Done,
     ErrorCode,
     Failure,
+    GoingAway,
     PrekeyStatus,
 )
 
@@ -251,3 +252,29 @@ async def test_cancelled(impostor):
             await anyio.sleep(0.05)
         assert opened.closed.is_set()
         assert isinstance(opened.failure, ConnectionFailedError)
+
+
+async def test_comes_back_when_asked(impostor, monkeypatch):
+    """WIRE-44: after GoingAway a client waits a random part of the delay before it comes back."""
+    monkeypatch.setattr(line.random, "uniform", lambda _low, high: high)
+
+    async def leave(server):
+        left.append(anyio.current_time())
+        await server.say(GoingAway(400))
+
+    async def note(server):
+        back.append(anyio.current_time())
+        await serve.answer(server)
+
+    async def nothing(_):
+        pass
+
+    left, back = [], []
+    serve = Server(leave, note)
+    async with impostor(serve) as endpoint, anyio.create_task_group() as tasks:
+        kept = Line(endpoint, None, prepare=nothing, handle=nothing)
+        await tasks.start(kept.run)
+        with anyio.fail_after(10):
+            assert await kept.request(PrekeyStatus(), Done) == Done()
+        tasks.cancel_scope.cancel()
+    assert 0.4 <= back[0] - left[0] < 5

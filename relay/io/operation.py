@@ -1,0 +1,160 @@
+"""A running relay as its operator sees it: phase, figures, reload (relay/README.md, Operation).
+
+Says what is so and changes settings; `relay.io.server` runs things, `relay.io.admin` is asked.
+"""
+
+import signal
+import time
+from collections.abc import AsyncIterable, Callable
+from enum import StrEnum, unique
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from relay.config import Config
+from relay.errors import OperatorError
+from relay.io import logs
+from relay.io.metrics import Gauges
+from relay.io.node import Node, Quotas
+from relay.io.signalling import Signalling
+from relay.io.storage import Storage
+from relay.io.tls import Certificates
+
+log = structlog.get_logger()
+
+RELOADED: Final = ("limits.", "tls.", "operation.log_", "relay.registration")
+"""What `Operation.reload` puts into effect."""
+
+
+@unique
+class Phase(StrEnum):
+    """What a relay is about."""
+
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+class Orders:
+    """What the operator told the process: to leave, and to leave at once."""
+
+    def __init__(self) -> None:
+        self.drain: Final = trio.Event()
+        self.at_once: Final = trio.Event()
+
+    def leave(self) -> None:
+        """Drain; said twice, stop without waiting for calls."""
+        if self.drain.is_set():
+            self.at_once.set()
+        self.drain.set()
+
+    async def obey(self, signals: AsyncIterable[int], reload: Callable[[], None]) -> None:
+        """Take orders from signals: SIGHUP reloads, all others mean to leave."""
+        async for number in signals:
+            if number == signal.SIGHUP:
+                reload()
+            else:
+                self.leave()
+
+
+class Operation:
+    """A relay that runs."""
+
+    def __init__(
+        self,
+        node: Node,
+        signalling: Signalling,
+        config: Config,
+        *,
+        storage: Storage,
+        certificates: Certificates | None,
+        orders: Orders,
+        reread: Callable[[], Config],
+    ) -> None:
+        self.node: Final = node
+        self.orders: Final = orders
+        self._signalling = signalling
+        self._config = config
+        self._storage = storage
+        self._certificates = certificates
+        self._reread = reread
+        self._since = time.monotonic()
+
+    @property
+    def phase(self) -> Phase:
+        """What it is about."""
+        return Phase.DRAINING if self.orders.drain.is_set() else Phase.SERVING
+
+    def gauges(self) -> Gauges:
+        """Return what is so now."""
+        sessions = self._signalling.sessions
+        return Gauges(
+            ready=self.node.is_ready,
+            storage=self.node.can_store,
+            connections=len(sessions),
+            handshakes=self._signalling.gate.handshakes,
+            devices=sum(session.device is not None for session in sessions),
+            mailboxes=sum(len(session.queue.mailboxes) for session in sessions),
+            unacknowledged=sum(session.queue.unacknowledged for session in sessions),
+            connections_opened=self.node.connections,
+            turned_away=self._signalling.gate.turned_away,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return what a person wants to know, as plain values; it names no user."""
+        media = self.node.media()
+        return {
+            "phase": self.phase.value,
+            "relay": self.node.name,
+            "uptime_seconds": int(time.monotonic() - self._since),
+            "registration": "open" if self.node.is_open else "closed",
+            **msgspec.to_builtins(self.gauges()),
+            "allocations": media.allocations,
+            "forwarded": media.forwarded,
+        }
+
+    def reload(self) -> list[str]:
+        """Read the configuration and the certificates anew.
+
+        Certificates, limits, registration and the log's form take effect at once. Returns the other
+        sections that changed, which wait for a restart.
+
+        Raises:
+            OperatorError: the new configuration cannot be used; the old one stays in force.
+        """
+        new, old = self._reread(), self._config
+        if self._certificates is not None and new.tls.certificate:
+            self._certificates.reload(new.tls.certificate, new.tls.key)
+        node = self.node
+        node.is_open = new.relay.registration == "open"
+        if new.limits != old.limits:
+            node.limits = new.limits
+            node.quotas = Quotas.of(new.limits, self._storage, per_address=node.per_address)
+        logs.configure(new.operation)
+        self._config = new
+        waiting = _changed(old, new)
+        log.info("configuration reloaded", needs_restart=waiting)
+        return waiting
+
+    def try_to_reload(self) -> None:
+        """Reload; what is wrong goes to the log."""
+        try:
+            self.reload()
+        except OperatorError as error:
+            log.error("reload failed, nothing was changed", reason=str(error))  # noqa: TRY400
+
+
+def _changed(old: Config, new: Config) -> list[str]:
+    """Return the keys that differ and are not put into effect by a reload."""
+    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
+    keys = [
+        f"{section}.{key}"
+        for section, table in after.items()
+        for key, value in table.items()
+        if before[section][key] != value
+    ]
+    was_plain = not old.tls.certificate or not new.tls.certificate
+    return [
+        key for key in keys if not key.startswith(RELOADED) or (was_plain and key[:4] == "tls.")
+    ]

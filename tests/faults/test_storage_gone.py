@@ -1,0 +1,33 @@
+"""A relay whose database is gone (spec/wire.md, Storage)."""
+
+import sqlite3
+
+import pytest
+import trio
+
+from relay.wire.messages import Done, ErrorCode
+
+pytestmark = pytest.mark.trio
+
+
+async def test_media_goes_on(start_relay, speak, media, username, tmp_path):
+    """F2: while the database cannot be written, requests are told to come again and media of a call
+    that runs goes on; afterwards everything works as before.
+    """
+    data = tmp_path / "data"
+    relay = start_relay(*media.arguments, "--data-dir", data)
+    async with speak.registered(relay.url, username) as (client, _):
+        with media(relay) as call:
+            thief = sqlite3.connect(data / "relay.sqlite", isolation_level=None)
+            try:
+                thief.execute("BEGIN EXCLUSIVE")
+                with trio.fail_after(30):
+                    refused = await client.request(speak.letter(username))
+                assert refused.code is ErrorCode.RETRY
+                await trio.to_thread.run_sync(call.flows)
+            finally:
+                thief.close()
+            assert await client.request(speak.letter(username, b"kept")) == Done()
+            await trio.to_thread.run_sync(call.flows)
+        assert await client.deliveries(1) == [b"kept"]
+    assert relay.terminate()[0] == 0
