@@ -24,8 +24,7 @@ BATCH: Final = 64
 """Datagrams of one wake-up: enough to spread its cost, few enough to let signalling run between."""
 
 MAX_DATAGRAM: Final = 4096
-"""Bytes; real-time media stays under the path's MTU. What is longer arrives cut off, and the core
-drops it for its length."""
+"""Bytes; real-time media stays under the path's MTU. What is longer is dropped."""
 
 EXPIRY_INTERVAL: Final = 1.0
 """Seconds between two sweeps for expired state."""
@@ -49,8 +48,11 @@ def steady_clock() -> Clock:
     return lambda: time.monotonic() + offset
 
 
-def open_socket(host: str, port: int) -> socket.socket:
+def open_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Return a non-blocking UDP socket bound to a numeric IPv4 or IPv6 address; port 0 is any.
+
+    With ``shared`` other such sockets of this user can be bound to the same port; each datagram of
+    a client then arrives at the same one of them.
 
     Where the machine has several addresses, bind each one that clients use: an answer leaves from
     the socket, and so from the address, that was asked.
@@ -66,6 +68,8 @@ def open_socket(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             # IPv4 clients have a socket of their own, so nobody shows up under a mapped address.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
         sock.bind((host, port))
@@ -142,7 +146,7 @@ class _DatagramLoop:
         now, packets, size = self._clock(), 0, 0
         try:
             for _ in range(BATCH):
-                datagram, address = receive(MAX_DATAGRAM)
+                datagram, address = receive(MAX_DATAGRAM + 1)
                 packets += 1
                 size += len(datagram)
                 self._handle(now, listener, address, datagram)
@@ -159,6 +163,9 @@ class _DatagramLoop:
 
     def _handle(self, now: float, listener: int, address: SocketAddress, datagram: bytes) -> None:
         counters = self._core.counters
+        if len(datagram) > MAX_DATAGRAM:
+            counters.drops[Drop.MALFORMED] += 1
+            return
         try:
             if self._capture is not None:
                 self._capture(now, address, datagram)

@@ -1,0 +1,313 @@
+"""The fast data plane: worker processes that forward, and this one, which decides (spec/turn.md).
+
+Each listener has a group of sockets on one port, each socket a worker. The sockets belong to this
+process, so a worker that dies is started anew on its socket, and nothing but time is lost. What
+workers do not forward they hand over, and it is answered from here. It knows nothing of STUN.
+"""
+
+import logging
+import mmap
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+import relay
+from relay.errors import OperatorError
+from relay.io.datagram import EXPIRY_INTERVAL, MAX_DATAGRAM, Clock, open_socket, steady_clock
+from relay.io.media import tallies
+from relay.io.media.libc import IS_SUPPORTED, MSG_DONTWAIT
+from relay.io.media.names import decode_name, name_length
+from relay.io.media.sharedroutes import SharedRoutes
+from relay.io.media.worker import READY, arguments
+from relay.io.outlets import Outlets
+from relay.turn.counters import BATCH_CLASSES, Counters, Drop
+from relay.turn.five_tuple import SocketAddress
+from relay.turn.server import TURNServer
+
+HANDOVER_BUFFER: Final = 1 << 20
+"""Bytes asked of the kernel for what waits for this process; what comes on top is dropped."""
+
+BATCH: Final = 64
+START_SECONDS: Final = 20.0
+"""A worker takes 0.1 s to start on an idle machine."""
+
+MAX_RESTART_DELAY: Final = 2.0
+"""Seconds between two starts of a worker that ends as soon as it has begun."""
+STABLE_SECONDS: Final = 10.0
+"""A worker that lived so long is started anew at once."""
+
+IS_AVAILABLE: Final = IS_SUPPORTED
+"""Whether this machine can run it."""
+
+_START: Final = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from relay.io.media.worker import main; main()"
+)
+_ROOT: Final = str(Path(relay.__file__).parent.parent)
+
+_TALLIED: Final = {
+    tallies.MALFORMED: Drop.MALFORMED,
+    tallies.NOT_STUN: Drop.NOT_STUN,
+    tallies.BANDWIDTH: Drop.BANDWIDTH,
+    tallies.BUSY: Drop.BUSY,
+    tallies.SEND_FAILED: Drop.SEND_FAILED,
+}
+
+_log = logging.getLogger(__name__)
+
+
+def open_group(host: str, port: int, workers: int) -> list[socket.socket]:
+    """Return ``workers`` sockets on one numeric address and port, for `serve_plane`.
+
+    Raises:
+        ValueError: ``host`` is no numeric address.
+        OSError: the address cannot be bound; with several workers also if only some can.
+    """
+    if workers == 1:
+        group = [open_socket(host, port)]
+    else:
+        # A shared port would let another relay of this user take half of the datagrams.
+        with open_socket(host, port) as probe:
+            port = probe.getsockname()[1]
+        group = []
+        try:
+            for _ in range(workers):
+                group.append(open_socket(host, port, shared=True))
+        except BaseException:
+            for sock in group:
+                sock.close()
+            raise
+    for sock in group:
+        sock.setblocking(True)  # it is the workers that wait; this process never does
+    return group
+
+
+async def serve_plane(
+    groups: Sequence[Sequence[socket.socket]],
+    core: TURNServer,
+    routes: SharedRoutes,
+    *,
+    outlets: Outlets | None = None,
+    clock: Clock | None = None,
+    task_status: trio.TaskStatus[list[SocketAddress]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve TURN on groups of `open_group`, one for each listener, until cancelled.
+
+    Closes the sockets, and ends its workers, in any case. ``routes`` is the core's observer and
+    knows as many listeners; ``clock`` is the one of ``routes``. Reports the listeners' addresses
+    once all workers serve.
+
+    Raises:
+        ExceptionGroup: of OperatorError: a worker does not start.
+    """
+    plane = _Plane(groups, core, routes, outlets or Outlets(), clock or steady_clock())
+    core.counters.collectors.append(plane.collect)
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(START_SECONDS) as starting:
+                for worker in plane.workers:
+                    await nursery.start(plane.keep, worker)
+            if starting.cancelled_caught:
+                raise OperatorError("the media workers do not start")
+            nursery.start_soon(plane.sweep)
+            task_status.started([group[0].getsockname() for group in groups])
+    finally:
+        plane.close()
+        core.counters.collectors.remove(plane.collect)
+        for group in groups:
+            for sock in group:
+                sock.close()
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One worker and what this process holds of it while it runs."""
+
+    listener: int
+    number: int
+    block: int
+    process: subprocess.Popen[bytes] | None = None
+    handover: socket.socket | None = None
+    lifeline: int = -1
+
+    def end(self) -> None:
+        """Kill it, which loses nothing, and wait for that."""
+        if self.handover is not None:
+            self.handover.close()
+            os.close(self.lifeline)
+            self.handover = None
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+class _Plane:
+    """The workers and their one core."""
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[socket.socket]],
+        core: TURNServer,
+        routes: SharedRoutes,
+        outlets: Outlets,
+        clock: Clock,
+    ) -> None:
+        self._groups = groups
+        self._core = core
+        self._routes = routes
+        self._outlets = outlets
+        self._clock = clock
+        self._reported = False
+        places = [(listener, n) for listener, group in enumerate(groups) for n in range(len(group))]
+        self.workers = [_Worker(*place, block) for block, place in enumerate(places)]
+        size = tallies.BLOCK * len(self.workers)
+        self._counts_descriptor = os.memfd_create("e2ecall-counts", os.MFD_CLOEXEC)
+        os.ftruncate(self._counts_descriptor, size)
+        self._counts_memory = mmap.mmap(self._counts_descriptor, size)
+        self._counts = memoryview(self._counts_memory).cast("Q")
+        self._collected = [0] * len(self._counts)
+        for listener in range(len(groups)):
+            outlets.add(listener, partial(self._send, listener))
+
+    async def sweep(self) -> None:
+        """Let the core forget what has expired."""
+        while True:
+            await trio.sleep(EXPIRY_INTERVAL)
+            self._core.expire(self._clock())
+
+    async def keep(
+        self, worker: _Worker, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run a worker; whenever it ends by itself, run it anew. Reports once it serves.
+
+        Raises:
+            OperatorError: it ended before it served for the first time.
+        """
+        is_ready, delay = False, 0.0
+        while True:
+            began = trio.current_time()
+            handover = self._start(worker)
+            try:
+                await trio.lowlevel.wait_readable(handover)
+                if handover.recv(1) == READY:
+                    if not is_ready:
+                        task_status.started()
+                        is_ready = True
+                    await self._take(worker.listener, handover)
+            finally:
+                worker.end()
+            if not is_ready:
+                raise OperatorError("a media worker ended while it started")
+            self._core.counters.worker_restarts += 1
+            _log.error("a media worker ended and is started anew")
+            is_stable = trio.current_time() - began > STABLE_SECONDS
+            delay = 0.0 if is_stable else min(2 * delay + 0.05, MAX_RESTART_DELAY)
+            await trio.sleep(delay)
+
+    def collect(self) -> None:
+        """Add what the workers counted since the last time to the core's counters."""
+        counts, counters = list(self._counts), self._core.counters
+        added = [new - old for new, old in zip(counts, self._collected, strict=True)]
+        self._collected = counts
+        for worker in self.workers:
+            begin = worker.block * tallies.WORDS
+            _add(counters, added[begin : begin + tallies.WORDS])
+
+    def close(self) -> None:
+        """End all workers and let go of the shared memory."""
+        for worker in self.workers:
+            worker.end()
+        self.collect()
+        self._counts.release()
+        self._counts_memory.close()
+        os.close(self._counts_descriptor)
+
+    def _start(self, worker: _Worker) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        end, worker.lifeline = os.pipe()
+        worker.handover = ours
+        with theirs:
+            ours.setblocking(False)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HANDOVER_BUFFER)
+            sockets = [group[worker.number].fileno() for group in self._groups]
+            command = arguments(
+                listener=worker.listener,
+                name_length=name_length(self._groups[worker.listener][0]),
+                handover=theirs.fileno(),
+                lifeline=end,
+                table=self._routes.descriptor,
+                records=self._routes.records,
+                counts=self._counts_descriptor,
+                block=worker.block,
+                sockets=sockets,
+            )
+            shared = (theirs.fileno(), end, self._routes.descriptor, self._counts_descriptor)
+            try:
+                # Isolated, and without the site's packages: 10 MB, and nothing but what it needs.
+                worker.process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _START, _ROOT, *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(*shared, *sockets),
+                )
+            finally:
+                os.close(end)
+        return ours
+
+    async def _take(self, listener: int, handover: socket.socket) -> None:
+        """Handle what a worker hands over, until it ends."""
+        length = name_length(self._groups[listener][0])
+        while True:
+            await trio.lowlevel.wait_readable(handover)
+            now = self._clock()
+            for _ in range(BATCH):
+                try:
+                    message = handover.recv(length + MAX_DATAGRAM)
+                except BlockingIOError:
+                    break
+                except ConnectionError:
+                    return
+                if not message:
+                    return
+                self._handle(now, listener, decode_name(message[:length]), message[length:])
+
+    def _handle(self, now: float, listener: int, client: SocketAddress, datagram: bytes) -> None:
+        try:
+            self._outlets.send(self._core.receive(now, (listener, client), datagram))
+        except Exception:  # noqa: BLE001 - one client's datagram must not end everybody's calls
+            self._core.counters.drops[Drop.INTERNAL] += 1
+            if not self._reported:
+                self._reported = True
+                _log.exception("a datagram made the TURN server fail; others are only counted")
+
+    def _send(self, listener: int, client: SocketAddress, data: bytes) -> None:
+        counters = self._core.counters
+        try:
+            self._groups[listener][0].sendto(data, MSG_DONTWAIT, client)
+        except OSError:
+            # Full buffer or unreachable: real-time media is dropped, not queued.
+            counters.drops[Drop.SEND_FAILED] += 1
+        else:
+            counters.packets_out += 1
+            counters.bytes_out += len(data)
+
+
+def _add(counters: Counters, added: Sequence[int]) -> None:
+    counters.packets_in += added[tallies.PACKETS_IN]
+    counters.bytes_in += added[tallies.BYTES_IN]
+    counters.packets_out += added[tallies.PACKETS_OUT]
+    counters.bytes_out += added[tallies.BYTES_OUT]
+    counters.forwarded += added[tallies.PACKETS_OUT]
+    for word, reason in _TALLIED.items():
+        counters.drops[reason] += added[word]
+    for size in range(BATCH_CLASSES):
+        counters.batches[size] += added[tallies.BATCHES + size]
