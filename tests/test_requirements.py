@@ -168,3 +168,53 @@ def test_every_attack_has_its_test(attack):
     assert any(name.startswith(prefix) for name, _ in TESTS) or any(
         re.search(rf"\b{attack}\b", text) for text in TEXTS
     )
+
+
+ATTACK_LINE = re.compile(r"^- \*\*([A-Z]\d+)\*\*|^  - `(tests/[\w/]+\.py)::(\w+)`$", re.MULTILINE)
+
+
+def test_table_of_attacks():
+    """The table in tests/adversary names tests that exist and cite the attack they stand under."""
+    text = (REPOSITORY / "tests" / "adversary" / "README.md").read_text(encoding="utf-8")
+    table, wrong, attack = Counter(), [], ""
+    for found in ATTACK_LINE.finditer(text):
+        if found[1]:
+            attack = found[1]
+            continue
+        path = REPOSITORY / found[2]
+        tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
+        docstrings = dict(_tests_in(tree, ""))
+        docstring = docstrings.get(found[3])
+        table[attack] += 1
+        if docstring is None or not (
+            re.search(rf"\b{attack}\b", docstring) or f"_{attack.lower()}_" in found[3]
+        ):
+            wrong.append(f"{attack}: {found[0].strip()}")
+    assert not wrong, "\n".join(wrong)
+    assert set(ATTACKS) - {"S1", "S2", "S3"} <= set(table)
+
+
+def test_map_of_the_specification():
+    """The map in spec/README.md names every kind of requirement, module of the core and vectors."""
+    text = (SPEC / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| [")]
+    kinds = {kind.strip() for row in rows for kind in row[2].split(",")}
+    assert kinds == {id_.split("-")[0] for id_ in IDS}, "the kinds of requirements in the map"
+    patterns = [
+        p for row in rows for cell in re.findall(r"`([^`]+)`", row[3]) for p in _expand(cell)
+    ]
+    modules = {path for pattern in patterns for path in REPOSITORY.glob(pattern)}
+    assert all(any(REPOSITORY.glob(pattern)) for pattern in patterns)
+    missing = set((REPOSITORY / "e2ecall" / "protocol").glob("[a-z]*.py")) - modules
+    assert not missing, f"the map has no row for {missing}"
+    vectors = {path.stem for path in (SPEC / "vectors").glob("*.json")}
+    missing = vectors - {name for row in rows for name in re.findall(r"`(\w+)`", row[4])}
+    assert not missing, f"the map has no row for the vectors {missing}"
+
+
+def _expand(pattern: str) -> list[str]:
+    """Return the patterns that braces stand for, as a shell does."""
+    match = re.search(r"\{([^}]*)\}", pattern)
+    if match is None:
+        return [pattern]
+    return [pattern[: match.start()] + one + pattern[match.end() :] for one in match[1].split(",")]
