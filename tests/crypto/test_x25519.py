@@ -115,6 +115,8 @@ def test_what_is_remembered_is_bounded():
     for _ in range(300):
         check_public_key(X25519KeyPair.generate().public)
     assert 0 < len(x25519._good) <= 256
+    x25519.forget_checked_keys()
+    assert not x25519._good
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])
