@@ -15,6 +15,7 @@ from tests.bench.media import holding, searching, workers
 from tests.bench.media.forwarding import forwarding
 from tests.bench.media.servers import StartError, coturn, our_relay
 from tests.bench.media.stage import Stage
+from tests.bench.media.usage import Others, preferred
 
 
 def run(report: Report) -> None:
@@ -25,6 +26,17 @@ def run(report: Report) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) == 1:
         report.notes.append("one core: server and generator share it, which distorts all figures")
+    others = Others()
+    with preferred() as is_preferred:
+        _measure(report, cores)
+    busy, stolen = others.share()
+    report.notes.append(
+        f"meanwhile other programs took {busy:.0%} of the machine's time and other machines "
+        f"{stolen:.0%}" + ("" if is_preferred else "; root could have kept them off")
+    )
+
+
+def _measure(report: Report, cores: list[int]) -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(our_relay(cores[-1]))]
         try:
