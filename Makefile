@@ -126,7 +126,7 @@ lock:
 	@command -v $(UV) >/dev/null 2>&1 || { \
 		echo "e2ecall: error: only this target needs uv, and it is not there: $(UV)" >&2; exit 1; }
 	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
-	| $(UV) pip compile pyproject.toml - --extra test --universal --python-version 3.11 \
+	| $(UV) pip compile pyproject.toml - --extra test --extra postgres --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --only-binary :all: --emit-build-options \
 		--no-config --no-header --quiet --output-file requirements.lock
 	$(UV) pip compile tests/bench/requirements.in --constraint requirements.lock --universal \

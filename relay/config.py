@@ -20,6 +20,8 @@ from relay.services.tickets import DEFAULT_LIFETIME, MAX_LIFETIME
 
 ENVIRONMENT_PREFIX: Final = "RELAY__"
 FILE_SUFFIX: Final = "_file"
+SECRETS: Final = (("turn", "secret"), ("storage", "dsn"))
+"""Keys that may be given as the path of a file."""
 
 Positive = Annotated[float, Meta(gt=0)]
 Bound = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -62,6 +64,14 @@ class TurnSection(Struct, frozen=True, forbid_unknown_fields=True):
     ticket_seconds: Annotated[int, Meta(ge=60, le=MAX_LIFETIME)] = DEFAULT_LIFETIME
 
 
+class StorageSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """``[storage]``: where accounts and mail are. ``node`` names this process among others."""
+
+    backend: Literal["sqlite", "postgres"] = "sqlite"
+    dsn: str = ""
+    node: Annotated[str, Meta(max_length=64)] = ""
+
+
 class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     """``[limits]``: seconds, and numbers; the per-address ones do not apply with ``--dev``."""
 
@@ -97,6 +107,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     signalling: SignallingSection = SignallingSection()
     tls: TLSSection = TLSSection()
     turn: TurnSection = TurnSection()
+    storage: StorageSection = StorageSection()
     limits: LimitsSection = LimitsSection()
     operation: OperationSection = OperationSection()
 
@@ -200,17 +211,19 @@ def _value(name: str, text: str, kind: Any) -> Any:
 
 
 def _resolve_files(plain: dict[str, Any], base: Path) -> None:
-    """Replace ``turn.secret_file`` by the content of the file that it names."""
-    turn = plain.get("turn")
-    if not isinstance(turn, dict) or "secret_file" not in turn:
-        return
-    if "secret" in turn:
-        raise OperatorError("turn.secret and turn.secret_file exclude each other")
-    path = base / str(turn.pop("secret_file"))
-    try:
-        turn["secret"] = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise OperatorError(f"cannot read turn.secret_file {path}: {error}") from error
+    """Replace ``turn.secret_file`` and the like by the content of the file that they name."""
+    for section, key in SECRETS:
+        table = plain.get(section)
+        name = f"{section}.{key}"
+        if not isinstance(table, dict) or f"{key}{FILE_SUFFIX}" not in table:
+            continue
+        if key in table:
+            raise OperatorError(f"{name} and {name}{FILE_SUFFIX} exclude each other")
+        path = base / str(table.pop(f"{key}{FILE_SUFFIX}"))
+        try:
+            table[key] = path.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OperatorError(f"cannot read {name}{FILE_SUFFIX} {path}: {error}") from error
 
 
 def _with_absolute_paths(config: Config, base: Path) -> Config:

@@ -47,6 +47,7 @@ def check(config: Config) -> None:
         *_of_tls(config),
         *_of_operation(config),
         *_of_secret(config),
+        *_of_storage(config),
     ]
     if problems:
         raise ConfigurationError(problems)
@@ -211,3 +212,19 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _of_storage(config: Config) -> Iterator[Problem]:
+    storage = config.storage
+    if storage.backend == "postgres" and not storage.dsn:
+        yield Problem(
+            "storage.dsn",
+            "is missing",
+            'as in "host=db.example dbname=e2ecall user=relay", or storage.dsn_file',
+        )
+    if storage.backend == "sqlite":
+        for key in ("dsn", "node"):
+            if getattr(storage, key):
+                yield Problem(
+                    f"storage.{key}", "means nothing to SQLite", 'set storage.backend = "postgres"'
+                )

@@ -46,7 +46,9 @@ def _missing(what: str) -> NoReturn:
 
 
 def _program(name: str) -> Path:
-    found = shutil.which(name)
+    # Debian keeps the programs of a database server out of everybody's PATH.
+    folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))
     if found is None:
         _missing(f"the program {name} is not installed")
     return Path(found)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from relay import diagnosis
 from relay.config import load
+from relay.io.backends import postgres
 from relay.io.tls import Certificates
 
 
@@ -22,4 +23,6 @@ def check(*, config: Path = Path("relay.toml")) -> None:
         diagnosis.check(checked)
     if checked.tls.certificate:
         Certificates(checked.tls.certificate, checked.tls.key)
+    if checked.storage.backend == "postgres":
+        postgres().check(checked.storage.dsn)
     sys.stdout.write(f"{config}: ok, the relay is {checked.relay.name}\n")

@@ -47,6 +47,13 @@ urls = []
 secret_file = "turn.secret"
 ticket_seconds = 43200
 
+[storage]
+# "sqlite": one file in data_dir, for one process. "postgres": a database that several nodes share;
+# then set dsn, as in "host=db.example dbname=e2ecall user=relay", or dsn_file, the path of a file
+# that holds it. All nodes have the same relay.name, turn secret and relay.key (in data_dir).
+backend = "sqlite"
+# node = "north"  # among nodes that share a database each has another name; default: the host's
+
 [limits]
 # Per source address: an IPv4 address, or a /64 of IPv6.
 handshakes_per_address = 64

@@ -21,14 +21,14 @@ import trio
 from relay.config import Config, host_port, join_host_port
 from relay.errors import OperatorError, StorageError, TicketError
 from relay.io.admin import Admin, open_socket_file
+from relay.io.backends import open_backend
 from relay.io.capture import Capture
 from relay.io.datagram import open_socket, serve_turn
 from relay.io.drain import drain
 from relay.io.node import Node, Quotas
 from relay.io.operation import Operation, Orders
 from relay.io.signalling import PATH, Signalling, open_listener
-from relay.io.sqlite import open_storage
-from relay.io.state import DATABASE_FILE, admin_socket, data_directory, relay_key
+from relay.io.state import admin_socket, data_directory, relay_key
 from relay.io.storage import Storage
 from relay.io.tls import Certificates
 from relay.services import tickets
@@ -86,7 +86,7 @@ async def run(
         folder = stack.enter_context(data_directory(Path(config.relay.data_dir)))
         key = relay_key(folder)
         readers = Readers()
-        storage = await stack.enter_async_context(open_storage(folder / DATABASE_FILE, readers))
+        storage = await stack.enter_async_context(open_backend(config, folder, readers, key))
         capture = None
         if options.capture is not None:
             capture = stack.enter_context(Capture(options.capture))

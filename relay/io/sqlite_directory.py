@@ -86,7 +86,7 @@ def _create(db: sqlite3.Connection, account: Account) -> None:
     existing = _account(db, name)
     if existing is not None and existing.signed_list.body == account.signed_list.body:
         return  # the same registration again: its reply was lost
-    retired = db.execute("SELECT 1 FROM retired WHERE name_hash = ?", (_name_hash(name),))
+    retired = db.execute("SELECT 1 FROM retired WHERE name_hash = ?", (name_hash(name),))
     if existing is not None or retired.fetchone() is not None:
         raise RefusedError(ErrorCode.USERNAME_TAKEN, "this username is taken")
     db.execute(
@@ -245,8 +245,9 @@ def _delete(db: sqlite3.Connection, username: str) -> None:
     for (device_id,) in stored.fetchall():
         _drop_device(db, username, device_id)
     db.execute("DELETE FROM accounts WHERE username = ?", (username,))
-    db.execute("INSERT OR IGNORE INTO retired VALUES (?)", (_name_hash(username),))
+    db.execute("INSERT OR IGNORE INTO retired VALUES (?)", (name_hash(username),))
 
 
-def _name_hash(username: str) -> bytes:
+def name_hash(username: str) -> bytes:
+    """Return what is kept of a deleted account's name."""
     return hashlib.sha256(labelled("retired username", username.encode("ascii"))).digest()

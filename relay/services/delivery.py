@@ -172,6 +172,9 @@ class Readers:
         found[1].hint(mailbox)
         return True
 
+    def __contains__(self, mailbox: MailboxName) -> bool:
+        return mailbox in self._readers
+
     def claims(self) -> list[Claim]:
         """Return what is read here."""
         return [claim for claim, _ in self._readers.values()]

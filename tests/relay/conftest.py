@@ -45,8 +45,10 @@ from relay.wire.records import (
     prekey_bytes,
     register_bytes,
 )
+from tests.relay.cluster import Cluster
 
 START_SECONDS = 20
+POSTGRES = pytest.mark.system("postgres", "initdb")
 DAY = 86_400
 
 
@@ -272,6 +274,14 @@ def relay(tmp_path_factory):
     code, _ = process.terminate()
     assert code == 0
     assert "Traceback" not in process.log.read_text()
+
+
+@pytest.fixture(scope="session")
+def cluster(require_program):
+    """A PostgreSQL server; tests that use it are marked POSTGRES."""
+    server = Cluster(require_program)
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def test_defaults(read, tmp_path):
         ("[relay]\nregistration = 'maybe'", "registration"),
         ("[turn]\nticket_seconds = 100000", "ticket_seconds"),
         ("relay = 1", "relay"),
+        ("[storage]\nbackend = 'oracle'", "storage.backend"),
     ],
 )
 def test_bad_file(read, text, named):
@@ -153,3 +154,13 @@ def test_host_port(text, expected):
 def test_not_host_port(text):
     """Anything else is refused."""
     assert "it" in refusal(host_port, text, "it")
+
+
+def test_storage(read, tmp_path):
+    """PostgreSQL needs a dsn, which a file may hold; SQLite has no use for one."""
+    assert "storage.dsn" in refusal(check, read(GOOD + "[storage]\nbackend = 'postgres'"))
+    (tmp_path / "dsn").write_text("host=db password=secret\n")
+    config = read(GOOD + "[storage]\nbackend = 'postgres'\ndsn_file = 'dsn'\nnode = 'north'")
+    check(config)
+    assert config.storage.dsn == "host=db password=secret"
+    assert "storage.node" in refusal(check, read(GOOD + "[storage]\nnode = 'north'"))

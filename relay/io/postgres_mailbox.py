@@ -1,0 +1,277 @@
+"""Mailboxes in PostgreSQL (spec/wire.md, Mailboxes).
+
+The inner functions run in one transaction each. Whoever changes a mailbox locks its row first: so
+its rows become visible in their order (STORAGE-03), and its counts are right.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from relay.errors import FencedError, RefusedError
+from relay.io.postgres_directory import is_admitted
+from relay.io.postgres_pool import Cursor, Pool
+from relay.services.delivery import Claim
+from relay.services.mailbox import (
+    BOX_IDLE_LIFETIME,
+    MAIL_LIFETIME,
+    MAX_BOXES,
+    TOMBSTONE_LIFETIME,
+    BoxMailbox,
+    DeviceMailbox,
+    Mail,
+    MailboxName,
+    Stored,
+)
+from relay.wire.messages import ErrorCode
+
+SWEEP_BATCH: Final = 500
+"""Mailboxes, or other rows, that one transaction of a sweep changes."""
+RECOUNT_SECONDS: Final = 5.0
+"""How old the number of reply boxes may be. Counting them takes milliseconds, so nodes may exceed
+the bound by what they add in that time."""
+_NOWHERE: Final = 0
+
+
+class PostgresMailbox:
+    """`relay.io.storage.Mailbox` in PostgreSQL."""
+
+    def __init__(self, pool: Pool, *, max_boxes: int = MAX_BOXES) -> None:
+        self._pool = pool
+        self._max_boxes = max_boxes
+        self._boxes = 0
+        self._counted = float("-inf")
+
+    async def open_box(self, box: BoxMailbox, now: float) -> None:
+        """Create a reply box, or keep it alive."""
+        if await self._pool.run(lambda db: _touch(db, [box.key], now)):
+            return
+        if time.monotonic() - self._counted > RECOUNT_SECONDS:
+            self._boxes = await self._pool.run(_count_boxes)
+            self._counted = time.monotonic()
+        if self._boxes >= self._max_boxes:
+            raise RefusedError(ErrorCode.TOO_MANY, "too many reply boxes", retry_after=60)
+        self._boxes += 1
+        await self._pool.run(lambda db: _create(db, box, now))
+
+    async def put(
+        self,
+        mailbox: MailboxName,
+        message_id: bytes,
+        envelope: bytes,
+        shown: bytes | None,
+        now: float,
+    ) -> Stored:
+        """Store an envelope once per message id."""
+        return await self._pool.run(lambda db: _put(db, mailbox, message_id, envelope, shown, now))
+
+    async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
+        """Return the oldest envelopes after row ``after``."""
+        return await self._pool.run(lambda db: _read(db, claim, after, limit, now))
+
+    async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
+        """Forget acknowledged envelopes."""
+        rows: dict[bytes, list[int]] = {}
+        for mailbox, row in places:
+            rows.setdefault(mailbox.key, []).append(row)
+        if rows:
+            await self._pool.run(lambda db: _remove(db, rows, now))
+
+    async def sweep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
+        """Forget what is out of date."""
+        keys = [box.key for box in in_use]
+        await self._pool.run(lambda db: _touch(db, keys, now))
+        for step in (_sweep_mail, _sweep_boxes, _sweep_prekeys, _sweep_rates):
+            while await self._pool.run(lambda db, step=step: step(db, now)):  # type: ignore[misc]
+                pass
+
+
+def _count_boxes(db: Cursor) -> int:
+    found = db.execute("SELECT count(*) FROM mailboxes WHERE is_box").fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def _create(db: Cursor, box: BoxMailbox, now: float) -> None:
+    db.execute(
+        "INSERT INTO mailboxes (key, is_box, envelopes, bytes, touched)"
+        " VALUES (%s, true, 0, 0, %s) ON CONFLICT DO NOTHING",
+        (box.key, int(now)),
+    )
+
+
+def _touch(db: Cursor, keys: list[bytes], now: float) -> int:
+    # In one order everywhere, so that two nodes do not wait for each other.
+    return db.execute(
+        "UPDATE mailboxes SET touched = %s WHERE id IN (SELECT id FROM mailboxes"
+        " WHERE key = ANY(%s::bytea[]) ORDER BY id FOR NO KEY UPDATE)",
+        (int(now), keys),
+    ).rowcount
+
+
+def _put(
+    db: Cursor,
+    mailbox: MailboxName,
+    message_id: bytes,
+    envelope: bytes,
+    shown: bytes | None,
+    now: float,
+) -> Stored:
+    place = _destination(db, mailbox, shown, now)
+    if place is None:
+        number = _insert(db, _NOWHERE, message_id, envelope, now)
+        db.execute("DELETE FROM mail WHERE row = %s", (number,))
+        return Stored.REFUSED
+    number, envelopes, total = place
+    known = db.execute(
+        "SELECT 1 FROM mail WHERE mailbox = %s AND message_id = %s", (number, message_id)
+    ).fetchone()
+    if known is not None:
+        return Stored.AGAIN
+    capacity = mailbox.capacity
+    if envelopes >= capacity.envelopes or total + len(envelope) > capacity.total_bytes:
+        return Stored.FULL
+    _insert(db, number, message_id, envelope, now)
+    db.execute(
+        "UPDATE mailboxes SET envelopes = envelopes + 1, bytes = bytes + %s, touched = %s"
+        " WHERE id = %s",
+        (len(envelope), int(now), number),
+    )
+    return Stored.NEW
+
+
+def _destination(
+    db: Cursor, mailbox: MailboxName, shown: bytes | None, now: float
+) -> tuple[int, int, int] | None:
+    """Lock a mailbox that takes this envelope; return its id, number of envelopes and bytes."""
+    if isinstance(mailbox, DeviceMailbox):
+        admitted = is_admitted(db, mailbox.username, shown)
+        # Locked, so that a removal of the device waits and then removes this mail too.
+        device = db.execute(
+            "SELECT 1 FROM devices WHERE username = %s AND device_id = %s FOR KEY SHARE",
+            (mailbox.username, mailbox.device_id),
+        )
+        if device.fetchone() is None or not admitted:
+            return None
+    found = _lock(db, mailbox)
+    if found is None and isinstance(mailbox, DeviceMailbox):
+        db.execute(
+            "INSERT INTO mailboxes (key, is_box, envelopes, bytes, touched)"
+            " VALUES (%s, false, 0, 0, %s) ON CONFLICT DO NOTHING",
+            (mailbox.key, int(now)),
+        )
+        found = _lock(db, mailbox)
+    return found
+
+
+def _lock(db: Cursor, mailbox: MailboxName) -> tuple[int, int, int] | None:
+    found = db.execute(
+        "SELECT id, envelopes, bytes FROM mailboxes WHERE key = %s FOR NO KEY UPDATE",
+        (mailbox.key,),
+    ).fetchone()
+    return None if found is None else (found[0], found[1], found[2])
+
+
+def _insert(db: Cursor, number: int, message_id: bytes, envelope: bytes, now: float) -> int:
+    found = db.execute(
+        "INSERT INTO mail (mailbox, message_id, envelope, expires) VALUES (%s, %s, %s, %s)"
+        " RETURNING row",
+        (number, message_id, envelope, int(now) + MAIL_LIFETIME),
+    ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def _read(db: Cursor, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
+    # STORAGE-05 MUST: claim and mail in one statement, so both are as they were at one moment.
+    rows = db.execute(
+        """SELECT presence.epoch, mail.row, mail.envelope FROM presence LEFT JOIN LATERAL (
+            SELECT row, envelope FROM mail
+            WHERE mailbox = (SELECT id FROM mailboxes WHERE key = presence.key)
+                AND presence.epoch = %(epoch)s AND envelope IS NOT NULL
+                AND row > %(after)s AND expires > %(now)s
+            ORDER BY row LIMIT %(limit)s
+        ) AS mail ON true WHERE presence.key = %(key)s ORDER BY mail.row""",
+        {
+            "epoch": claim.epoch,
+            "key": claim.mailbox.key,
+            "after": after,
+            "now": int(now),
+            "limit": limit,
+        },
+    ).fetchall()
+    if not rows or rows[0][0] != claim.epoch:
+        raise FencedError(is_taken=bool(rows))
+    return [Mail(row, envelope) for _, row, envelope in rows if row is not None]
+
+
+def _remove(db: Cursor, rows: dict[bytes, list[int]], now: float) -> None:
+    locked = db.execute(
+        "SELECT id, key FROM mailboxes WHERE key = ANY(%s::bytea[]) ORDER BY id FOR NO KEY UPDATE",
+        (list(rows),),
+    ).fetchall()
+    for number, key in locked:
+        db.execute(
+            """WITH acknowledged AS (
+                SELECT row, length(envelope) AS size FROM mail
+                WHERE mailbox = %(mailbox)s AND row = ANY(%(rows)s) AND envelope IS NOT NULL
+            ), emptied AS (
+                UPDATE mail SET envelope = NULL, expires = %(expires)s
+                WHERE row IN (SELECT row FROM acknowledged)
+            )
+            UPDATE mailboxes SET envelopes = envelopes - (SELECT count(*) FROM acknowledged),
+                bytes = bytes - (SELECT coalesce(sum(size), 0) FROM acknowledged)
+            WHERE id = %(mailbox)s""",
+            {"mailbox": number, "rows": rows[key], "expires": int(now) + TOMBSTONE_LIFETIME},
+        )
+
+
+def _sweep_mail(db: Cursor, now: float) -> int:
+    """Forget the expired mail of some mailboxes; return how many rows that were."""
+    locked = db.execute(
+        "SELECT id FROM mailboxes WHERE id IN (SELECT mailbox FROM mail WHERE expires <= %s"
+        " LIMIT %s) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED",
+        (int(now), SWEEP_BATCH),
+    ).fetchall()
+    found = db.execute(
+        """WITH gone AS (
+            DELETE FROM mail WHERE mailbox = ANY(%(mailboxes)s) AND expires <= %(now)s
+            RETURNING mailbox, envelope
+        ), freed AS (
+            SELECT mailbox, count(envelope) AS envelopes,
+                coalesce(sum(length(envelope)), 0) AS bytes
+            FROM gone GROUP BY mailbox
+        ), counted AS (
+            UPDATE mailboxes SET envelopes = mailboxes.envelopes - freed.envelopes,
+                bytes = mailboxes.bytes - freed.bytes
+            FROM freed WHERE id = freed.mailbox
+        )
+        SELECT count(*) FROM gone""",
+        {"mailboxes": [number for (number,) in locked], "now": int(now)},
+    ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def _sweep_boxes(db: Cursor, now: float) -> int:
+    return db.execute(
+        "DELETE FROM mailboxes WHERE id IN (SELECT id FROM mailboxes"
+        " WHERE is_box AND touched <= %s LIMIT %s FOR UPDATE SKIP LOCKED)",
+        (int(now) - BOX_IDLE_LIFETIME, SWEEP_BATCH),
+    ).rowcount
+
+
+def _sweep_prekeys(db: Cursor, now: float) -> int:
+    return db.execute(
+        "DELETE FROM prekeys WHERE ctid IN (SELECT ctid FROM prekeys"
+        " WHERE expires <= %s LIMIT %s FOR UPDATE SKIP LOCKED)",
+        (int(now), SWEEP_BATCH),
+    ).rowcount
+
+
+def _sweep_rates(db: Cursor, now: float) -> int:
+    return db.execute(
+        "DELETE FROM rates WHERE key IN (SELECT key FROM rates"
+        " WHERE full_again <= %s LIMIT %s FOR UPDATE SKIP LOCKED)",
+        (now, SWEEP_BATCH),
+    ).rowcount

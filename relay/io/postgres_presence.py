@@ -1,0 +1,135 @@
+"""Who reads what over all nodes, and shared rates, in PostgreSQL (spec/wire.md, Storage).
+
+A claim is a row with an epoch and the node that holds it; it ends with its node's lease. Telling
+nodes about it is `relay.io.postgres_bus`'s.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from math import ceil
+from typing import Final
+
+from relay.errors import RefusedError, StorageError
+from relay.io.postgres_bus import PostgresBus
+from relay.io.postgres_pool import Cursor, Pool
+from relay.services.delivery import Claim
+from relay.services.mailbox import MailboxName
+from relay.services.quota import Rate
+from relay.wire.labels import labelled
+from relay.wire.messages import ErrorCode
+
+KEY_BYTES: Final = 16
+MAX_WAIT: Final = 86_400
+
+
+class PostgresPresence:
+    """`relay.io.storage.Presence` in PostgreSQL."""
+
+    def __init__(self, pool: Pool, bus: PostgresBus) -> None:
+        self._pool = pool
+        self._bus = bus
+
+    async def claim(self, mailbox: MailboxName) -> Claim:
+        """Become the one reader of a mailbox."""
+        node = self._bus.node
+        if node is None:
+            raise StorageError("this node has no lease")
+        before, epoch = await self._pool.run(lambda db: _claim(db, node, mailbox.key))
+        self._bus.remember(mailbox)
+        if before is not None:
+            self._bus.lost(before, mailbox, epoch)
+        return Claim(mailbox, epoch)
+
+    async def release(self, claims: Iterable[Claim]) -> None:
+        """Give claims back."""
+        claims = list(claims)
+        for claim in claims:
+            self._bus.forget(claim.mailbox)
+        held = [(claim.mailbox.key, claim.epoch) for claim in claims]
+        await self._pool.run(lambda db: _release(db, held))
+
+    async def evict(self, mailbox: MailboxName) -> None:
+        """End every claim on a mailbox."""
+        found = await self._pool.run(lambda db: _evict(db, mailbox.key))
+        if found is not None:
+            self._bus.lost(found[0], mailbox, found[1] + 1)
+
+
+def _claim(db: Cursor, node: int, key: bytes) -> tuple[int | None, int]:
+    """Return the node that held it before, and the new epoch."""
+    before = db.execute("SELECT node FROM presence WHERE key = %s FOR UPDATE", (key,)).fetchone()
+    # The epoch of an update is drawn under the row's lock, so the last to get it is the highest.
+    after = db.execute(
+        "INSERT INTO presence VALUES (%s, %s, nextval('epochs')) ON CONFLICT (key)"
+        " DO UPDATE SET node = excluded.node, epoch = nextval('epochs') RETURNING epoch",
+        (key, node),
+    ).fetchone()
+    assert after is not None
+    return None if before is None else int(before[0]), int(after[0])
+
+
+def _release(db: Cursor, held: list[tuple[bytes, int]]) -> None:
+    for key, epoch in sorted(held):
+        db.execute("DELETE FROM presence WHERE key = %s AND epoch = %s", (key, epoch))
+
+
+def _evict(db: Cursor, key: bytes) -> tuple[int, int] | None:
+    found = db.execute(
+        "DELETE FROM presence WHERE key = %s RETURNING node, epoch", (key,)
+    ).fetchone()
+    return None if found is None else (int(found[0]), int(found[1]))
+
+
+class PostgresLimiter:
+    """`relay.io.storage.Limiter` in PostgreSQL.
+
+    What is counted are addresses and usernames; the database gets a keyed hash of them, and
+    forgets it when the bucket is full again.
+    """
+
+    def __init__(self, pool: Pool, secret: bytes, name: str, rate: Rate) -> None:
+        self._pool = pool
+        self._secret = secret
+        self._name = name
+        self._rate = rate
+
+    async def take(self, key: str, now: float) -> None:
+        """Count one use."""
+        text = labelled("rate", self._name.encode(), key.encode())
+        hidden = hmac.new(self._secret, text, hashlib.sha256).digest()[:KEY_BYTES]
+        level = await self._pool.run(lambda db: _take(db, hidden, self._rate, now))
+        if level < 0:
+            wait = min(MAX_WAIT, ceil(-level / self._rate.per_second))
+            raise RefusedError(ErrorCode.TOO_MANY, "too many requests", retry_after=wait)
+
+
+def _take(db: Cursor, key: bytes, rate: Rate, now: float) -> float:
+    """Return what is left; below zero nothing was taken, and that much is missing."""
+    # A transaction that changes only unlogged tables does not wait for the disk.
+    values = {
+        "key": key,
+        "burst": float(rate.burst),
+        "speed": rate.per_second,
+        "now": now,
+        "full": now + 1 / rate.per_second,
+    }
+    taken = db.execute(
+        """INSERT INTO rates AS r VALUES (%(key)s, %(burst)s - 1, %(now)s, %(full)s)
+        ON CONFLICT (key) DO UPDATE SET
+            level = least(%(burst)s, r.level + greatest(0, %(now)s - r.since) * %(speed)s) - 1,
+            since = %(now)s,
+            full_again = %(now)s + (%(burst)s + 1 - least(%(burst)s,
+                r.level + greatest(0, %(now)s - r.since) * %(speed)s)) / %(speed)s
+        WHERE least(%(burst)s, r.level + greatest(0, %(now)s - r.since) * %(speed)s) >= 1
+        RETURNING level""",
+        values,
+    ).fetchone()
+    if taken is not None:
+        return float(taken[0])
+    found = db.execute(
+        "SELECT least(%(burst)s, level + greatest(0, %(now)s - since) * %(speed)s) - 1"
+        " FROM rates WHERE key = %(key)s",
+        values,
+    ).fetchone()
+    return -1.0 if found is None else min(-1e-9, float(found[0]))

@@ -1,0 +1,106 @@
+"""A PostgreSQL server of the tests' own, in a temporary folder and on a Unix socket only."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+
+START_SECONDS = 30
+USER = "relay"
+ROLE = "postgres"  # whom root becomes: the server refuses to run as root
+
+
+class Cluster:
+    """``postgres`` as a child, without syncs: what it survives here is a crash of its own."""
+
+    def __init__(self, program: Callable[[str], Path]) -> None:
+        self._postgres = program("postgres")
+        self.folder = Path(tempfile.mkdtemp(prefix="e2ecall-pg-"))
+        self.data = self.folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._databases = 0
+        try:
+            if os.getuid() == 0:
+                shutil.chown(self.folder, ROLE, ROLE)
+            self._run(
+                program("initdb"), "-D", self.data, "-U", USER, "-A", "trust", "-E", "UTF8",
+                "--no-locale", "--no-sync",
+            )  # fmt: skip
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": self.folder,
+            "fsync": "off",
+            "max_connections": 100,
+            "shared_buffers": "32MB",
+            "log_statement": "none",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_become(), self._postgres, "-D", self.data, *options],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.dsn("postgres")).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > end or self._process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """Stop the server: at once with SIGQUIT, as in a crash; in order with SIGINT."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(START_SECONDS)
+            self._process = None
+
+    def close(self) -> None:
+        """Stop the server and remove all of it."""
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def dsn(self, database: str, user: str = USER) -> str:
+        """Return how to connect to a database."""
+        return f"host={self.folder} dbname={database} user={user}"
+
+    def database(self) -> str:
+        """Make an empty database and return how to connect to it, as an ordinary role."""
+        self._databases += 1
+        name = f"test{self._databases}"
+        with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
+            connection.execute(
+                "DO $$ BEGIN CREATE ROLE app LOGIN; EXCEPTION WHEN OTHERS THEN END $$"
+            )
+            connection.execute(f"CREATE DATABASE {name} OWNER app")
+        return self.dsn(name, "app")
+
+    def _run(self, *command: str | Path) -> None:
+        subprocess.run([*_become(), *command], check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+
+def _become() -> list[str]:
+    if os.getuid() != 0:
+        return []
+    # With its end should ours come first.
+    return [
+        "setpriv", f"--reuid={ROLE}", f"--regid={ROLE}", "--clear-groups", "--pdeathsig=QUIT",
+    ]  # fmt: skip
