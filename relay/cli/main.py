@@ -5,9 +5,12 @@ from typing import NoReturn
 
 import cyclopts
 
+from relay.cli.backup import backup
 from relay.cli.check import check
 from relay.cli.drain import drain, reload
 from relay.cli.init import init
+from relay.cli.migrate import migrate
+from relay.cli.restore import restore
 from relay.cli.serve import serve
 from relay.cli.status import status
 from relay.cli.ticket import ticket
@@ -27,6 +30,9 @@ app.command(check)
 app.command(status)
 app.command(drain)
 app.command(reload)
+app.command(backup)
+app.command(restore)
+app.command(migrate)
 
 
 def main() -> NoReturn:

@@ -106,6 +106,37 @@ def check(dsn: str) -> None:
     at_once(dsn, work)
 
 
+def migrate(dsn: str) -> tuple[int, int]:
+    """Bring a database that no node uses to this release's format. Blocks.
+
+    Returns the formats before and after.
+
+    Raises:
+        OperatorError: a node uses it, it is of a later release, or it failed.
+    """
+
+    def work(db: Cursor) -> tuple[int, int]:
+        db.execute("SET LOCAL statement_timeout = 0")
+        return postgres_schema.migrate(db)
+
+    return at_once(dsn, work)
+
+
+def discard_one_time_prekeys(dsn: str) -> int:
+    """Make a database that was restored safe to serve; return how many prekeys that took. Blocks.
+
+    Raises:
+        OperatorError: it has another format, or failed.
+    """
+
+    def work(db: Cursor) -> int:
+        db.execute("SET LOCAL statement_timeout = 0")
+        postgres_schema.check(db)
+        return postgres_restore.discard(db)
+
+    return at_once(dsn, work)
+
+
 def at_once(dsn: str, work: Callable[[Cursor], T]) -> T:
     """Do ``work`` in one transaction on a connection of its own, for commands. Blocks.
 

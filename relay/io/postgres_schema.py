@@ -126,6 +126,8 @@ def migrate(cursor: Cursor) -> tuple[int, int]:
     """
     cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     before = current(cursor)
+    if 0 < before < FORMAT:
+        _check_unused(cursor)
     for steps in MIGRATIONS[before:]:
         for statement in steps:
             cursor.execute(statement)
@@ -133,6 +135,16 @@ def migrate(cursor: Cursor) -> tuple[int, int]:
         put_meta(cursor, "format", str(FORMAT))
     check(cursor)
     return before, FORMAT
+
+
+def _check_unused(cursor: Cursor) -> None:
+    live = "SELECT name FROM nodes WHERE seen > clock_timestamp() - interval '15 s' ORDER BY name"
+    names = [str(name) for (name,) in cursor.execute(live)]
+    if names:
+        raise OperatorError(
+            f"nodes use the database: {', '.join(names)}",
+            hint="stop them; one that died is forgotten after 15 s",
+        )
 
 
 def current(cursor: Cursor) -> int:

@@ -7,7 +7,7 @@ Opens it, makes or checks its tables, and joins its parts. The queries are in
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,9 +20,12 @@ from relay.io.writer import Writer
 from relay.services.delivery import Readers
 from relay.services.quota import Rate
 
-SCHEMA_VERSION: Final = 1
+APPLICATION: Final = 0x65326563
+"""SQLite's application id of a database in use."""
+BACKUP: Final = 0x65326262
+"""The same of a backup, which is not to be served as it is (`relay.io.sqlite_backup`)."""
 
-TABLES: Final = (
+_TABLES: Final = (
     """CREATE TABLE accounts (
         username TEXT PRIMARY KEY,
         device_list BLOB NOT NULL,
@@ -80,6 +83,13 @@ TABLES: Final = (
     "INSERT INTO mailboxes VALUES (0, x'00', 0, 0, 0, 0)",
 )
 
+MIGRATIONS: Final = (
+    _TABLES,
+    (f"PRAGMA application_id = {APPLICATION}",),
+)
+"""The steps from each format to the next; the first makes the tables of an empty database."""
+FORMAT: Final = len(MIGRATIONS)
+
 
 @dataclass(frozen=True, slots=True)
 class SQLiteStorage:
@@ -123,15 +133,59 @@ async def open_storage(path: Path, readers: Readers) -> AsyncIterator[SQLiteStor
         )
 
 
+def migrate(path: Path) -> tuple[int, int]:
+    """Bring a database that no relay uses to this release's format. Blocks.
+
+    Returns the formats before and after.
+
+    Raises:
+        OperatorError: there is none, it is of a later release, or it cannot be changed.
+    """
+    if not path.exists():
+        raise OperatorError(f"there is no database {path}", hint="`serve` makes one")
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("BEGIN IMMEDIATE")
+            before = _current(db)
+            _step(db, before)
+            _check(db)
+            db.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise OperatorError(f"cannot migrate {path}: {error}") from error
+    return before, FORMAT
+
+
 def _prepare(db: sqlite3.Connection) -> None:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == SCHEMA_VERSION:
-        return
-    if version != 0:
+    if _current(db) == 0:
+        _step(db, 0)
+    _check(db)
+
+
+def _step(db: sqlite3.Connection, before: int) -> None:
+    for steps in MIGRATIONS[before:]:
+        for statement in steps:
+            db.execute(statement)
+    if before < FORMAT:
+        db.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _current(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check(db: sqlite3.Connection) -> None:
+    version = _current(db)
+    # STORAGE-11 MUST: what another release made, or a backup, is left alone.
+    if version != FORMAT:
         raise OperatorError(
-            f"the database has format {version}, this relay reads format {SCHEMA_VERSION}",
-            hint="run the release of the relay that made it, or choose another data directory",
+            f"the database has format {version}, this relay reads format {FORMAT}",
+            hint="run the release of the relay that made it, or choose another data directory"
+            if version > FORMAT
+            else "make a backup, then run `e2ecall-relay migrate`",
         )
-    for statement in TABLES:
-        db.execute(statement)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if db.execute("PRAGMA application_id").fetchone()[0] == BACKUP:
+        raise OperatorError(
+            "this database is a backup: prekeys in it may have been handed out",
+            hint="`e2ecall-relay restore` makes a database of it",
+        )

@@ -28,7 +28,7 @@ class Cluster:
         try:
             if os.getuid() == 0:
                 shutil.chown(self.folder, ROLE, ROLE)
-            self._run(
+            self.run(
                 program("initdb"), "-D", self.data, "-U", USER, "-A", "trust", "-E", "UTF8",
                 "--no-locale", "--no-sync",
             )  # fmt: skip
@@ -93,7 +93,8 @@ class Cluster:
             connection.execute(f"CREATE DATABASE {name} OWNER app")
         return self.dsn(name, "app")
 
-    def _run(self, *command: str | Path) -> None:
+    def run(self, *command: str | Path) -> None:
+        """Run a program of the server's as the server's user."""
         subprocess.run([*_become(), *command], check=True, stdout=subprocess.DEVNULL, cwd="/")
 
 

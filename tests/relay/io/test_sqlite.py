@@ -8,7 +8,7 @@ import trio
 
 from relay.errors import OperatorError, RefusedError, StorageError
 from relay.io.memory import MemoryPresence
-from relay.io.sqlite import SCHEMA_VERSION, open_storage
+from relay.io.sqlite import FORMAT, open_storage
 from relay.io.sqlite_mailbox import SQLiteMailbox
 from relay.io.writer import Writer
 from relay.services.delivery import Readers
@@ -136,10 +136,10 @@ async def test_full_disk(tmp_path):
 
 
 async def test_other_format(tmp_path):
-    """A database of another release is refused, and left alone."""
+    """STORAGE-11: a database of another release is refused, and left alone."""
     path = tmp_path / "relay.sqlite"
     db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.execute(f"PRAGMA user_version = {FORMAT + 1}")
     db.close()
     with pytest.raises(OperatorError) as caught:
         async with open_storage(path, Readers()):
