@@ -34,6 +34,7 @@ _ENDS: Final = {
     EndReason.TIMEOUT: "the call was answered, but nothing could be heard or seen",
     EndReason.NOT_AUTHENTIC: "what came in was not authentic, so the call was ended",
     EndReason.PROTOCOL_ERROR: "the other end did what no call allows",
+    EndReason.KEYS_EXPIRED: "the keys of the call could not be replaced in time",
     EndReason.MEDIA_FAILED: "sound and picture could not be sent or received",
     EndReason.CONNECTION_LOST: "the connection was lost",
     EndReason.PEER_FAILED: "something failed at the other end",

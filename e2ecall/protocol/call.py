@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 from e2ecall.protocol.call_channel import UNSIGNED
-from e2ecall.protocol.call_core import MEDIA_STATES, CallCore
+from e2ecall.protocol.call_core import MEDIA_STATES
 from e2ecall.protocol.call_events import (
     Alert,
     EndReason,
@@ -23,6 +23,7 @@ from e2ecall.protocol.call_events import (
     StartMedia,
 )
 from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets
+from e2ecall.protocol.call_rekey import CallRekeying
 from e2ecall.protocol.call_table import Action, CallState, Received, Role
 from e2ecall.protocol.callkeys import Party, verify_commitment
 from e2ecall.protocol.description import (
@@ -47,6 +48,9 @@ from e2ecall.protocol.messages import (
     MediaDescription,
     MediaState,
     Offer,
+    Rekey,
+    RekeyReply,
+    RekeyRequest,
     Reveal,
     Ringing,
     Stream,
@@ -80,7 +84,7 @@ class Glare(Enum):
     """Another peer's, or too late for glare: answer Busy."""
 
 
-class Call(CallCore):
+class Call(CallRekeying):
     """One end of one call. Not safe for use from several tasks at once.
 
     After every method: send `messages_to_send` in order, then act on `events`, then arm a timer
@@ -257,6 +261,7 @@ class Call(CallCore):
         if self.on_time(now):
             return
         self._step(Action.MEDIA_UP, None)
+        self._begin_epoch(now)
 
     # --- what the peer does -------------------------------------------------------------------
 
@@ -268,7 +273,7 @@ class Call(CallCore):
 
         Raises:
             RemoteProtocolError: WRONG_CALL, UNEXPECTED_MESSAGE, BAD_MAC, REPLAYED, LIMIT,
-                BAD_POINT or BAD_MEDIA_DESCRIPTION.
+                BAD_POINT, BAD_KEM_KEY or BAD_MEDIA_DESCRIPTION.
         """
         self.on_time(now)
         if message.call_id != self.call_id:
@@ -277,6 +282,8 @@ class Call(CallCore):
         assert not isinstance(message, Offer)  # the table lists none
         if isinstance(message, Ringing):
             self._receive_ringing(message, now)
+        elif isinstance(message, RekeyReply):
+            self._receive_rekey_reply(message, now)
         else:
             self._receive_authenticated(message, now)
 
@@ -324,6 +331,10 @@ class Call(CallCore):
                 self._receive_candidates(message)
             case MediaState():
                 self._receive_media_state(message)
+            case Rekey():
+                self._receive_rekey(message)
+            case RekeyRequest():
+                self._receive_rekey_request(message, now)
             case Decline():
                 self._peer_left(Received.DECLINE, EndReason.DECLINED, message.reason)
             case Busy():

@@ -36,6 +36,7 @@ _TIMED_OUT: Final = {
     CallState.AWAITING_REVEAL: (EndReason.NOT_AUTHENTIC, LeaveReason.FAILED),
     CallState.ALERTING: (EndReason.NO_ANSWER, LeaveReason.NO_ANSWER),
     CallState.CONNECTING: (EndReason.TIMEOUT, LeaveReason.FAILED),
+    CallState.CONNECTED: (EndReason.KEYS_EXPIRED, LeaveReason.FAILED),
 }
 """Per state: why the call ended, and what the peer is told."""
 
@@ -178,7 +179,7 @@ class CallCore:
         self._end(Action.FAIL, reason, LeaveReason.FAILED)
 
     def on_time(self, now: float) -> bool:
-        """End the call where its deadline has passed; every other method does so first.
+        """Do what is due, or end the call where its time is over; every other method does so first.
 
         Returns whether it ended just now.
         """
@@ -222,6 +223,9 @@ class CallCore:
         if last is not None:
             self._outgoing.append(last)
         self._events.append(Ended(reason, by_peer, detail))
+        self._forget_secrets()
+
+    def _forget_secrets(self) -> None:
         self._secrets = None
         self._call_keys = None
         self._channel.forget_keys()

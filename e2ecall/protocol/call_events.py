@@ -8,7 +8,7 @@ from enum import StrEnum, unique
 
 from e2ecall.errors import Reason
 from e2ecall.protocol.callkeys import MediaKeys
-from e2ecall.protocol.messages import Candidate, MediaDescription
+from e2ecall.protocol.messages import Candidate, MediaDescription, Rekey
 from e2ecall.protocol.sas import SAS
 from relay.wire.messages import TurnCredential
 
@@ -28,6 +28,8 @@ class EndReason(StrEnum):
     """The peer did not prove to hold the key of this call. To be shown to the user."""
     PROTOCOL_ERROR = "protocol_error"
     """The peer sent what ends a call, such as a candidate outside the relay."""
+    KEYS_EXPIRED = "keys_expired"
+    """The keys of the call were not replaced in time."""
     MEDIA_FAILED = "media_failed"
     CONNECTION_LOST = "connection_lost"
     PEER_FAILED = "peer_failed"
@@ -94,6 +96,34 @@ class PeerMediaState:
 
 
 @dataclass(frozen=True, slots=True)
+class RekeyDue:
+    """Caller: a new epoch is due. Draw `RekeySecrets` and call `Call.rekey`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RekeyProposed:
+    """Callee: the caller begins a new epoch, with shares that were checked.
+
+    Draw `CalleeSecrets` for ``rekey`` and call `Call.answer_rekey`.
+    """
+
+    rekey: Rekey
+
+
+@dataclass(frozen=True, slots=True)
+class NewEpoch:
+    """Both ends can have the keys of a new epoch: accept frames of it before any message leaves.
+
+    ``send`` tells whether to send in it at once (caller), or after the peer's first authentic
+    frame in it, which `Call.enter_epoch` is told (callee). From there on the frame keys of the
+    former epoch live `OLD_KEYS_LIFETIME`; those of any before it end now.
+    """
+
+    keys: MediaKeys
+    send: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Always the last event, exactly once.
 
@@ -105,4 +135,15 @@ class Ended:
     detail: Reason | None = None
 
 
-CallEvent = PeerRinging | SasReady | Alert | StartMedia | RemoteCandidates | PeerMediaState | Ended
+CallEvent = (
+    PeerRinging
+    | SasReady
+    | Alert
+    | StartMedia
+    | RemoteCandidates
+    | PeerMediaState
+    | RekeyDue
+    | RekeyProposed
+    | NewEpoch
+    | Ended
+)

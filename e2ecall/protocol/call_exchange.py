@@ -1,4 +1,4 @@
-"""The key exchange of a call (spec/callkeys.md, "Exchange"): what each end draws and derives.
+"""The key exchanges of a call (spec/callkeys.md): what each end draws and derives.
 
 Shares and secrets only. When a message may be sent or believed is `e2ecall.protocol.call`.
 """
@@ -9,8 +9,16 @@ from typing import Self
 from e2ecall.crypto.mlkem import MLKEM768, KEMKeyPair
 from e2ecall.crypto.random import generate_secret
 from e2ecall.crypto.x25519 import X25519KeyPair
-from e2ecall.protocol.callkeys import CallKeys, Party, commitment, transcript_hash
-from e2ecall.protocol.messages import CALL_ID_BYTES, MediaDescription, Offer, Ringing
+from e2ecall.protocol.call_channel import UNSIGNED
+from e2ecall.protocol.callkeys import CallKeys, EpochKeys, Party, commitment, transcript_hash
+from e2ecall.protocol.messages import (
+    CALL_ID_BYTES,
+    MediaDescription,
+    Offer,
+    Rekey,
+    RekeyReply,
+    Ringing,
+)
 from e2ecall.secret import Secret
 
 _SEED_BYTES = 32
@@ -78,9 +86,9 @@ class CallerSecrets:
 
 @dataclass(frozen=True, slots=True)
 class CalleeSecrets:
-    """The callee's shares for one Offer, and the two secrets they agree on with it.
+    """The callee's shares for one Offer or Rekey, and the two secrets they agree on with it.
 
-    Use it for one `Call.ring` and never again.
+    Use it for one `Call.ring` or one `Call.answer_rekey` and never again.
     """
 
     x25519_share: bytes
@@ -89,15 +97,15 @@ class CalleeSecrets:
     mlkem_secret: Secret
 
     @classmethod
-    def generate(cls, offer: Offer) -> Self:
-        """Draw a fresh X25519 key and encapsulate to the Offer's ML-KEM-768 key.
+    def generate(cls, shares: Offer | Rekey) -> Self:
+        """Draw a fresh X25519 key and encapsulate to the caller's ML-KEM-768 key.
 
         Raises:
-            RemoteProtocolError: BAD_POINT or BAD_KEM_KEY; the Offer cannot be answered.
+            RemoteProtocolError: BAD_POINT or BAD_KEM_KEY; the message cannot be answered.
         """
         key = X25519KeyPair.generate()
-        x25519_secret = key.exchange(offer.x25519_share)
-        mlkem_secret, ciphertext = MLKEM768.encapsulate(offer.mlkem_key)
+        x25519_secret = key.exchange(shares.x25519_share)
+        mlkem_secret, ciphertext = MLKEM768.encapsulate(shares.mlkem_key)
         return cls(key.public, ciphertext, x25519_secret, mlkem_secret)
 
     def derive(self, caller: Party, callee: Party, offer: Offer, ringing: Ringing) -> CallKeys:
@@ -107,4 +115,43 @@ class CalleeSecrets:
             self.x25519_secret,
             self.mlkem_secret,
             Secret(offer.seed),
+        )
+
+    def reply(self, rekey: Rekey, counter: int) -> RekeyReply:
+        """Return the answer to a Rekey that shows these shares, without its MAC."""
+        share, ciphertext = self.x25519_share, self.mlkem_ciphertext
+        return RekeyReply(rekey.call_id, counter, rekey.epoch, share, ciphertext, UNSIGNED)
+
+    def following(self, before: EpochKeys, rekey: Rekey, reply: RekeyReply) -> EpochKeys:
+        """Return the next epoch; ``reply`` must carry this object's shares."""
+        return before.following(rekey, reply, self.x25519_secret, self.mlkem_secret)
+
+
+@dataclass(frozen=True, slots=True)
+class RekeySecrets:
+    """The caller's shares for one new epoch. Use it for one `Call.rekey` and never again."""
+
+    x25519: X25519KeyPair
+    mlkem: KEMKeyPair
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Draw fresh shares."""
+        return cls(X25519KeyPair.generate(), MLKEM768.generate())
+
+    def rekey(self, call_id: bytes, counter: int, epoch: int) -> Rekey:
+        """Return the Rekey that shows these shares, without its MAC."""
+        return Rekey(call_id, counter, epoch, self.x25519.public, self.mlkem.public, UNSIGNED)
+
+    def following(self, before: EpochKeys, rekey: Rekey, reply: RekeyReply) -> EpochKeys:
+        """Return the next epoch.
+
+        Raises:
+            RemoteProtocolError: BAD_POINT, where the callee's share is none.
+        """
+        return before.following(
+            rekey,
+            reply,
+            self.x25519.exchange(reply.x25519_share),
+            MLKEM768.decapsulate(self.mlkem.seed, reply.mlkem_ciphertext),
         )

@@ -6,7 +6,7 @@ besides changing the state, is `e2ecall.protocol.call`.
 
 from collections.abc import Mapping
 from enum import StrEnum, unique
-from typing import Final
+from typing import Final, TypeVar
 
 from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 
@@ -59,6 +59,13 @@ class Action(StrEnum):
     SET_MEDIA_STATE = "set media state"
     MEDIA_UP = "media up"
     SUPERSEDE = "supersede"
+    REKEY = "rekey"
+    ANSWER_REKEY = "answer rekey"
+    REQUEST_REKEY = "request rekey"
+    ENTER_EPOCH = "enter epoch"
+    """The peer's first authenticated frame of the new epoch is there."""
+    RETIRE_KEYS = "retire keys"
+    """The former epoch's keys are dropped."""
     TIME_OUT = "time-out"
     FAIL = "fail"
     BREACH = "breach"
@@ -79,9 +86,14 @@ class Received(StrEnum):
     HANGUP = "Hangup"
     CANDIDATES = "Candidates"
     MEDIA_STATE = "MediaState"
+    REKEY = "Rekey"
+    REKEY_REPLY = "RekeyReply"
+    REKEY_REQUEST = "RekeyRequest"
 
 
 Trigger = Action | Received
+
+State = TypeVar("State", bound=StrEnum)
 
 A, R, S = Action, Received, CallState
 
@@ -127,8 +139,13 @@ TABLE: Final[Mapping[Role, Mapping[CallState, Mapping[Trigger, CallState]]]] = {
             R.MEDIA_STATE: S.CONNECTED,
             A.ADD_CANDIDATES: S.CONNECTED,
             A.SET_MEDIA_STATE: S.CONNECTED,
+            R.REKEY_REPLY: S.CONNECTED,
+            R.REKEY_REQUEST: S.CONNECTED,
+            A.REKEY: S.CONNECTED,
+            A.RETIRE_KEYS: S.CONNECTED,
             R.HANGUP: S.ENDED,
             A.HANG_UP: S.ENDED,
+            A.TIME_OUT: S.ENDED,  # a Rekey is overdue
             A.FAIL: S.ENDED,
             A.BREACH: S.ENDED,
         },
@@ -182,8 +199,14 @@ TABLE: Final[Mapping[Role, Mapping[CallState, Mapping[Trigger, CallState]]]] = {
             R.MEDIA_STATE: S.CONNECTED,
             A.ADD_CANDIDATES: S.CONNECTED,
             A.SET_MEDIA_STATE: S.CONNECTED,
+            R.REKEY: S.CONNECTED,
+            A.ANSWER_REKEY: S.CONNECTED,
+            A.REQUEST_REKEY: S.CONNECTED,
+            A.ENTER_EPOCH: S.CONNECTED,
+            A.RETIRE_KEYS: S.CONNECTED,
             R.HANGUP: S.ENDED,
             A.HANG_UP: S.ENDED,
+            A.TIME_OUT: S.ENDED,  # a Rekey is overdue
             A.FAIL: S.ENDED,
             A.BREACH: S.ENDED,
         },
@@ -209,13 +232,18 @@ def next_state(role: Role, state: CallState, trigger: Trigger) -> CallState:
 
 def render_table(role: Role) -> str:
     """Return the table of one role as a Mermaid state diagram; messages stand in brackets."""
-    lines = ["stateDiagram-v2"]
-    for state, steps in TABLE[role].items():
-        targets: dict[CallState, list[str]] = {}
+    lines = ["stateDiagram-v2", *render_steps(TABLE[role]), f"    {CallState.ENDED} --> [*]"]
+    return "\n".join(lines)
+
+
+def render_steps(table: Mapping[State, Mapping[Trigger, State]]) -> list[str]:
+    """Return the lines of a diagram that show the steps of a table."""
+    lines = []
+    for state, steps in table.items():
+        targets: dict[State, list[str]] = {}
         for trigger, following in steps.items():
             name = f"[{trigger}]" if isinstance(trigger, Received) else str(trigger)
             targets.setdefault(following, []).append(name)
         source = "[*]" if state is CallState.IDLE else state
         lines += [f"    {source} --> {to}: {', '.join(names)}" for to, names in targets.items()]
-    lines.append(f"    {CallState.ENDED} --> [*]")
-    return "\n".join(lines)
+    return lines

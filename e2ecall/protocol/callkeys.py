@@ -13,6 +13,8 @@ from e2ecall.protocol.call_table import Role
 from e2ecall.protocol.messages import (
     AuthenticatedMessage,
     Offer,
+    Rekey,
+    RekeyReply,
     Ringing,
     Stream,
     encode_call_message,
@@ -82,7 +84,11 @@ def transcript_hash(caller: Party, callee: Party, offer: Offer, ringing: Ringing
 
 @dataclass(frozen=True, slots=True)
 class EpochKeys:
-    """One epoch's secret (64 bytes): MAC keys of both directions and base keys of all streams."""
+    """One epoch's secret (64 bytes): MAC keys of both directions and base keys of all streams.
+
+    ``transcript`` is that of the epoch: T for epoch 0, and for each later one a hash over the
+    former and the Rekey exchange.
+    """
 
     transcript: bytes
     epoch: int
@@ -95,17 +101,14 @@ class EpochKeys:
         array of the fields between counter and MAC; what ``message.mac`` holds plays no part.
         """
         key = self._derive("call mac key", SECRET_BYTES, _DIRECTION[sender])
-        fields = message.__struct_fields__[2:-1]
-        tag = message.__struct_config__.tag
-        assert isinstance(tag, int)  # each call message has a number
         return labelled_mac(
             "call message",
             key,
             message.call_id,
             _DIRECTION[sender],
-            tag.to_bytes(1),
+            _type(message),
             message.counter.to_bytes(4),
-            encode([getattr(message, field) for field in fields]),
+            _body(message),
         )
 
     def verify(self, sender: Role, message: AuthenticatedMessage) -> None:
@@ -122,6 +125,24 @@ class EpochKeys:
         parts = (stream.to_bytes(1), number.to_bytes(1))
         base_key = self._derive("call frame key", BASE_KEY_BYTES, *parts)
         return FrameKey(key_id(self.epoch, stream, number), base_key)
+
+    def following(self, rekey: Rekey, reply: RekeyReply, x25519: Secret, mlkem: Secret) -> Self:
+        """Return the next epoch, which these two messages agreed on (CALLKEY-10, CALLKEY-11).
+
+        It hangs on this epoch's secret as well as on both fresh ones; nothing leads back.
+        """
+        number = self.epoch + 1
+        transcript = labelled_hash(
+            "call rekey",
+            self.transcript,
+            number.to_bytes(4),
+            _type(rekey),
+            _body(rekey),
+            _type(reply),
+            _body(reply),
+        )
+        secret = _epoch_secret(transcript, number, self.secret, x25519, mlkem)
+        return type(self)(transcript, number, secret)
 
     def _derive(self, purpose: str, length: int, *context: bytes) -> Secret:
         return Secret(
@@ -169,14 +190,8 @@ class CallKeys:
 
     def first_epoch(self) -> EpochKeys:
         """Return epoch 0, the one every call starts in (CALLKEY-04)."""
-        secret = labelled_kdf(
-            "call epoch",
-            salt=self.transcript,
-            secrets=(self.call_key,),
-            context=((0).to_bytes(4),),
-            length=SECRET_BYTES,
-        )
-        return EpochKeys(self.transcript, 0, Secret(secret))
+        secret = _epoch_secret(self.transcript, 0, self.call_key)
+        return EpochKeys(self.transcript, 0, secret)
 
     def sas(self, nonce: bytes) -> SAS:
         """Return the spoken code: 24 bits over call key, T and the revealed nonce (CALLKEY-06)."""
@@ -199,3 +214,26 @@ def verify_commitment(offer: Offer, caller: Party, callee: Party, nonce: bytes) 
     expected = commitment(offer.call_id, caller, callee, nonce)
     if expected != offer.commitment:  # both are public: nothing to hide from a clock
         raise RemoteProtocolError(Reason.BAD_COMMITMENT)
+
+
+def _epoch_secret(transcript: bytes, number: int, *secrets: Secret) -> Secret:
+    return Secret(
+        labelled_kdf(
+            "call epoch",
+            salt=transcript,
+            secrets=secrets,
+            context=(number.to_bytes(4),),
+            length=SECRET_BYTES,
+        )
+    )
+
+
+def _type(message: AuthenticatedMessage) -> bytes:
+    tag = message.__struct_config__.tag
+    assert isinstance(tag, int)  # each call message has a number
+    return tag.to_bytes(1)
+
+
+def _body(message: AuthenticatedMessage) -> bytes:
+    """Return the canonical array of the fields between counter and MAC."""
+    return encode([getattr(message, field) for field in message.__struct_fields__[2:-1]])

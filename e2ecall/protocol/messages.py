@@ -42,6 +42,7 @@ MLKEM768Key = Annotated[bytes, Meta(min_length=1184, max_length=1184)]
 MLKEM768Ciphertext = Annotated[bytes, Meta(min_length=1088, max_length=1088)]
 MAC = Annotated[bytes, Meta(min_length=MAC_BYTES, max_length=MAC_BYTES)]
 Counter = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
+NextEpoch = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
 UnixMilliseconds = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF_FFFF)]
 PayloadType = Annotated[int, Meta(ge=96, le=127)]
 SSRC = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
@@ -260,11 +261,66 @@ class MediaState(_Message, frozen=True, tag=10):
     mac: MAC
 
 
+class Rekey(_Message, frozen=True, tag=11):
+    """Caller to callee: begins ``epoch`` with fresh shares; its MAC is of the epoch before."""
+
+    call_id: CallId
+    counter: Counter
+    epoch: NextEpoch
+    x25519_share: Bytes32
+    mlkem_key: MLKEM768Key
+    mac: MAC
+
+
+class RekeyReply(_Message, frozen=True, tag=12):
+    """Callee to caller: its shares for ``epoch``; its MAC is of that epoch and confirms the key."""
+
+    call_id: CallId
+    counter: Counter
+    epoch: NextEpoch
+    x25519_share: Bytes32
+    mlkem_ciphertext: MLKEM768Ciphertext
+    mac: MAC
+
+
+class RekeyRequest(_Message, frozen=True, tag=13):
+    """Callee to caller: please begin ``epoch`` now; its MAC is of the epoch before."""
+
+    call_id: CallId
+    counter: Counter
+    epoch: NextEpoch
+    mac: MAC
+
+
 CallMessage = (
-    Offer | Ringing | Reveal | Answer | Decline | Busy | Cancel | Hangup | Candidates | MediaState
+    Offer
+    | Ringing
+    | Reveal
+    | Answer
+    | Decline
+    | Busy
+    | Cancel
+    | Hangup
+    | Candidates
+    | MediaState
+    | Rekey
+    | RekeyReply
+    | RekeyRequest
 )
 
-AuthenticatedMessage = Reveal | Answer | Decline | Busy | Cancel | Hangup | Candidates | MediaState
+AuthenticatedMessage = (
+    Reveal
+    | Answer
+    | Decline
+    | Busy
+    | Cancel
+    | Hangup
+    | Candidates
+    | MediaState
+    | Rekey
+    | RekeyReply
+    | RekeyRequest
+)
 """Messages after Ringing: ``[tag, call_id, counter, body fields ..., mac]``."""
 
 T = TypeVar("T")

@@ -13,7 +13,13 @@ from e2ecall.crypto.kdf import hkdf
 from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 from e2ecall.protocol.messages import Codec
 from e2ecall.protocol.replay import ReplayWindow
-from e2ecall.protocol.sframe_header import HEADER_LAYOUTS, encode_header, header_heads, parse_header
+from e2ecall.protocol.sframe_header import (
+    HEADER_LAYOUTS,
+    encode_header,
+    epoch_of,
+    header_heads,
+    parse_header,
+)
 from e2ecall.secret import Secret
 
 CIPHER_SUITE: Final = 0x0005
@@ -24,6 +30,9 @@ MAX_FRAMES: Final = 1 << 24
 
 REPLAY_WINDOW: Final = 1_024
 """Frames: 20 s of sound or 34 s of video at 30 frames a second."""
+
+WORN_FRAMES: Final = MAX_FRAMES - (1 << 16)
+"""Frames after which a new epoch is due: what is left lasts ten minutes, a Rekey one at most."""
 
 MAX_OVERHEAD: Final = 17 + TAG_BYTES
 """Bytes a frame can grow by."""
@@ -117,11 +126,12 @@ class SFrameReceiver(_NotCopied):
     Use it from one thread.
     """
 
-    __slots__ = ("_added", "_heads")
+    __slots__ = ("_added", "_first_epoch", "_heads")
 
     def __init__(self) -> None:
         self._heads: dict[int, _ReceivingKey] = {}
         self._added: set[int] = set()
+        self._first_epoch = 0
 
     def add_key(self, kid: int, base_key: Secret) -> None:
         """Accept frames with this key id from now on.
@@ -129,7 +139,7 @@ class SFrameReceiver(_NotCopied):
         Raises:
             LocalProtocolError: it is or was there; adding it again would forget what was seen.
         """
-        if kid in self._added:
+        if kid in self._added or epoch_of(kid) < self._first_epoch:
             raise LocalProtocolError("this key id was added before")
         key = _receiving_key(base_key, kid)
         self._heads.update(dict.fromkeys(header_heads(kid, _COUNTER_BYTES), key))
@@ -139,6 +149,13 @@ class SFrameReceiver(_NotCopied):
         """Refuse frames with this key id from now on, for good; unknown ones are no error."""
         for head in header_heads(kid, _COUNTER_BYTES):
             self._heads.pop(head, None)
+
+    def retire_before(self, epoch: int) -> None:
+        """Refuse frames of every earlier epoch from now on, for good (SFRAME-11)."""
+        for kid in [kid for kid in self._added if epoch_of(kid) < epoch]:
+            self.remove_key(kid)
+            self._added.remove(kid)
+        self._first_epoch = max(self._first_epoch, epoch)
 
     def decrypt(self, data: bytes, clear_prefix: int) -> bytes:
         """Return the frame, clear prefix included, exactly as the peer encrypted it.

@@ -31,6 +31,11 @@ def key_id(epoch: int, stream: Stream, sender: int) -> int:
     return epoch << 12 | sender << 4 | stream
 
 
+def epoch_of(kid: int) -> int:
+    """Return the epoch that a key id names."""
+    return kid >> 12
+
+
 def encode_header(kid: int, ctr: int) -> bytes:
     """Return the minimal encoding: config byte, then key id and counter where they need bytes.
 

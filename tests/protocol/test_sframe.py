@@ -301,6 +301,81 @@ def test_removed_key():
         receiver.add_key(0x101, KEY)
 
 
+EPOCHS = range(5)
+KIDS = {epoch: key_id(epoch, Stream.CAMERA, 1) for epoch in EPOCHS}
+
+
+def epoch_key(epoch):
+    return Secret(bytes((epoch,)) * 32)
+
+
+def epochs(*numbers):
+    """Return a sender for each of these epochs, and one receiver of them all."""
+    receiver = SFrameReceiver()
+    for epoch in numbers:
+        receiver.add_key(KIDS[epoch], epoch_key(epoch))
+    return {e: SFrameSender(epoch_key(e), KIDS[e]) for e in numbers}, receiver
+
+
+def test_each_epoch_counts_anew():
+    """SFRAME-10: frames of two epochs are accepted side by side, each with its own counters."""
+    senders, receiver = epochs(0, 1)
+    frames = [(e, n, senders[e].encrypt(b"%d %d" % (e, n), 0)) for n in range(300) for e in (0, 1)]
+    for epoch, number, data in reversed(frames):
+        assert parse_header(data, 0)[:2] == (KIDS[epoch], number)
+        assert receiver.decrypt(data, 0) == b"%d %d" % (epoch, number)
+    for _, _, data in frames:
+        assert refuse(receiver, data) is Reason.REPLAYED
+
+
+@pytest.mark.parametrize(("made", "shown"), [(0, 1), (1, 0), (1, 2), (2, 1)])
+def test_r9_a_frame_of_one_epoch_shown_as_of_another(made, shown):
+    """R9, SFRAME-10: an altered epoch, also of a later key that is there, never verifies."""
+    senders, receiver = epochs(0, 1, 2)
+    for number in (0, 7, 8, 300):
+        while parse_header(data := senders[made].encrypt(b"frame", 0), 0)[1] < number:
+            pass
+        _, ctr, end = parse_header(data, 0)
+        spliced = encode_header(KIDS[shown], ctr) + data[end:]
+        assert refuse(receiver, spliced) is Reason.NOT_AUTHENTIC
+        assert receiver.decrypt(data, 0) == b"frame"  # and what failed moved no window
+        assert receiver.decrypt(senders[shown].encrypt(b"other", 0), 0) == b"other"
+
+
+def test_r11_frames_of_a_retired_epoch():
+    """R11, SFRAME-11: what was kept back until its epoch was over is refused, and for good."""
+    senders, receiver = epochs(0, 1, 2)
+    kept = {e: [senders[e].encrypt(b"frame", 0) for _ in range(600)] for e in (0, 1, 2)}
+    receiver.retire_before(2)
+    for epoch in (0, 1):
+        for data in kept[epoch][::50]:
+            assert refuse(receiver, data) is Reason.UNKNOWN_FRAME_KEY
+        with pytest.raises(LocalProtocolError):
+            receiver.add_key(KIDS[epoch], epoch_key(epoch))
+    for data in kept[2]:
+        assert receiver.decrypt(data, 0) == b"frame"
+
+
+def test_retiring_goes_forward_only():
+    """SFRAME-11: retiring an earlier epoch again opens nothing, and keys take no lasting memory."""
+    _, receiver = epochs(0, 1)
+    for epoch in (1, 0):
+        receiver.retire_before(epoch)
+        with pytest.raises(LocalProtocolError):
+            receiver.add_key(KIDS[0], epoch_key(0))
+    held = len(receiver._heads)
+    for epoch in range(2, 200):
+        receiver.add_key(key_id(epoch, Stream.CAMERA, 1), epoch_key(1))
+        receiver.retire_before(epoch)
+    assert len(receiver._heads) == held
+    assert len(receiver._added) == 1
+
+
+def test_a_worn_key_lasts_for_the_change():
+    """SFRAME-05: what is left of a worn key is more than a late Rekey takes at 100 frames/s."""
+    assert sframe.MAX_FRAMES - sframe.WORN_FRAMES > 100 * (300 + 60)
+
+
 def test_key_is_added_once():
     """Adding a key again would forget which frames were seen."""
     _, receiver = pair()

@@ -11,8 +11,8 @@ from e2ecall.errors import RemoteProtocolError
 from e2ecall.protocol import description, messages, verification
 from e2ecall.protocol import sas as codes
 from e2ecall.protocol.call import Call
-from e2ecall.protocol.call_events import Ended
-from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets
+from e2ecall.protocol.call_events import Ended, RekeyProposed
+from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets, RekeySecrets
 from e2ecall.protocol.call_table import Role
 from e2ecall.protocol.callkeys import EpochKeys, Party, verify_commitment
 from e2ecall.protocol.encoding import decode_remote
@@ -23,6 +23,7 @@ from e2ecall.protocol.messages import (
     Offer,
     Payload,
     PayloadKind,
+    Rekey,
     Stream,
 )
 from e2ecall.secret import Secret
@@ -157,14 +158,58 @@ def call_keys(given: Given):
     }
 
 
-def _callee_secrets(given: Given, offer: Offer, ciphertext: bytes) -> CalleeSecrets:
+def _callee_secrets(given: Given, shares: Offer | Rekey, ciphertext: bytes) -> CalleeSecrets:
     own = X25519KeyPair.from_private(given.secret("x25519_private"))
-    secret = own.exchange(offer.x25519_share)
+    secret = own.exchange(shares.x25519_share)
     return CalleeSecrets(own.public, ciphertext, secret, given.secret("mlkem_secret"))
 
 
 def _epoch(given: Given) -> EpochKeys:
     return EpochKeys(given.hex("transcript"), given["epoch"], given.secret("epoch_secret"))
+
+
+def _rekey_secrets(given: Given) -> RekeySecrets:
+    return RekeySecrets(
+        X25519KeyPair.from_private(given.secret("x25519_private")),
+        MLKEM768.from_seed(given.secret("mlkem_seed")),
+    )
+
+
+def _exchange(given: Given) -> tuple[Any, Any]:
+    return tuple(messages.decode_call_message(given.hex(name)) for name in ("rekey", "reply"))
+
+
+@operation
+def rekey(given: Given):
+    before, (proposal, reply) = _epoch(given), _exchange(given)
+    before.verify(Role.CALLER, proposal)
+    secrets = _rekey_secrets(given.part("caller_secrets"))
+    made = secrets.rekey(proposal.call_id, proposal.counter, before.epoch + 1)
+    if replace(made, mac=proposal.mac) != proposal:
+        raise MismatchError("the caller makes another Rekey")
+    after = secrets.following(before, proposal, reply)
+    answer = _callee_secrets(given.part("callee_secrets"), proposal, reply.mlkem_ciphertext)
+    if replace(answer.reply(proposal, reply.counter), mac=reply.mac) != reply:
+        raise MismatchError("the callee makes another RekeyReply")
+    if answer.following(before, proposal, reply) != after:
+        raise MismatchError("the ends derive different keys")
+    after.verify(Role.CALLEE, reply)
+    return {
+        "transcript": after.transcript,
+        "epoch": after.epoch,
+        "x25519_secret": answer.x25519_secret,
+        "mlkem_secret": MLKEM768.decapsulate(secrets.mlkem.seed, reply.mlkem_ciphertext),
+        "epoch_secret": after.secret,
+    }
+
+
+@operation
+def take_rekey_reply(given: Given):
+    """Derive as the caller and verify the reply; its shares are those of the Rekey's answer."""
+    proposal, reply = _exchange(given)
+    after = _rekey_secrets(given.part("caller_secrets")).following(_epoch(given), proposal, reply)
+    after.verify(Role.CALLEE, reply)
+    return {}
 
 
 @operation
@@ -304,6 +349,28 @@ class _End:
 
     def _set_media_state(self, event: Given) -> None:
         self.call.set_media_state(muted=event["muted"], camera=event["camera"], now=self.now)
+
+    def _connect(self, _: Given) -> None:
+        self.call.media_connected(self.now)
+
+    def _wait(self, event: Given) -> None:
+        self.now += event["seconds"]
+        self.call.on_time(self.now)
+
+    def _rekey(self, event: Given) -> None:
+        self.call.rekey(_rekey_secrets(event.part("secrets")), self.now)
+
+    def _answer_rekey(self, event: Given) -> None:
+        own = event.part("secrets")
+        (asked,) = (e.rekey for e in self.call.events() if isinstance(e, RekeyProposed))
+        secrets = _callee_secrets(own, asked, own.hex("mlkem_ciphertext"))
+        self.call.answer_rekey(secrets, self.now)
+
+    def _enter_epoch(self, event: Given) -> None:
+        self.call.enter_epoch(event["epoch"], self.now)
+
+    def _key_worn(self, event: Given) -> None:
+        self.call.key_worn(event["epoch"], self.now)
 
     def _hangup(self, _: Given) -> None:
         self.call.hangup(self.now)

@@ -81,6 +81,8 @@ def sframe_receive(given: Given):
         receiver.decrypt(frame, _prefix(given, frame))
     for kid in given["removed"]:
         receiver.remove_key(kid)
+    if "retire_before" in given:
+        receiver.retire_before(given["retire_before"])
     frame = given.hex("frame")
     return {"frame": receiver.decrypt(frame, _prefix(given, frame))}
 

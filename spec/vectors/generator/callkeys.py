@@ -1,6 +1,6 @@
 """Vectors of spec/callkeys.md: from the two messages to every key of a call."""
 
-from spec.vectors.generator.calls import BODIES, CALL, CallValues, Epoch
+from spec.vectors.generator.calls import BODIES, CALL, FIRST, SECOND, CallValues, Epoch, Rekeying
 from spec.vectors.generator.encoding import Value, enc
 from spec.vectors.generator.form import VectorFile
 from spec.vectors.generator.people import BOB, CAROL
@@ -19,6 +19,8 @@ def callkeys() -> VectorFile:
     later = Epoch(CALL.transcript, 2**32 - 1, draw("later epoch", 64))
     for epoch in (CALL.epoch, later):
         _epoch(file, epoch)
+    for change in (FIRST, SECOND, Rekeying(Epoch(CALL.transcript, 2**32 - 2, draw("e", 64)))):
+        _rekey(file, change)
     _macs(file)
     _refused_macs(file)
     _commitments(file)
@@ -69,6 +71,60 @@ def _epoch(file: VectorFile, epoch: Epoch) -> None:
                 given | {"sender": sender, "stream": stream},
                 output,
             )
+
+
+def _rekey(file: VectorFile, change: Rekeying) -> None:
+    number, after = change.before.number, change.after
+    own = {
+        "x25519_private": change.drawn("caller dh"),
+        "mlkem_seed": change.drawn("kem", 64),
+    }
+    given: dict[str, object] = {
+        "transcript": change.before.transcript,
+        "epoch": number,
+        "epoch_secret": change.before.secret,
+        "rekey": enc(CALL.message("Rekey", "caller", 9, *change.rekey, epoch=change.before)),
+        "reply": enc(CALL.message("RekeyReply", "callee", 9, *change.reply, epoch=after)),
+        "caller_secrets": own,
+        "callee_secrets": {
+            "x25519_private": change.drawn("callee dh"),
+            "mlkem_secret": change.encapsulated[0],
+        },
+    }
+    output = {
+        "transcript": after.transcript,
+        "epoch": after.number,
+        "x25519_secret": change.dh_secret,
+        "mlkem_secret": change.encapsulated[0],
+        "epoch_secret": after.secret,
+    }
+    file.accept("rekey", f"rekey_{number}", "CALLKEY-11", given, output)
+    # Who knows all but one of the three secrets has another key, which the reply's MAC shows.
+    other = draw("other dh")
+    changed: dict[str, tuple[str, dict[str, object]]] = {
+        "of_another_epoch_secret": ("CALLKEY-11", {"epoch_secret": draw("another", 64)}),
+        "of_another_transcript": ("CALLKEY-10", {"transcript": draw("another", 64)}),
+        "of_another_mlkem_secret": (
+            "CALLKEY-11",
+            {"caller_secrets": own | {"mlkem_seed": draw("other kem", 64)}},
+        ),
+        "of_another_x25519_secret": (
+            "CALLKEY-11",
+            {"caller_secrets": own | {"x25519_private": other}},
+        ),
+        "with_mac_of_old_epoch": (
+            "CALLKEY-12",
+            {
+                "reply": enc(
+                    CALL.message("RekeyReply", "callee", 9, *change.reply, epoch=change.before)
+                )
+            },
+        ),
+    }
+    for name, (requirement, changes) in changed.items():
+        altered = {key: given[key] for key in given if key != "callee_secrets"} | changes
+        whole = f"rekey_{number}_{name}"
+        file.refuse("take_rekey_reply", whole, requirement, altered, "call", "bad_mac")
 
 
 def _given() -> dict[str, Value]:

@@ -18,6 +18,9 @@ NUMBERS = {
     "Hangup": 8,
     "Candidates": 9,
     "MediaState": 10,
+    "Rekey": 11,
+    "RekeyReply": 12,
+    "RekeyRequest": 13,
 }
 DIRECTION = {"caller": b"\x01", "callee": b"\x02"}
 SENDER = {"caller": 0, "callee": 1}
@@ -160,9 +163,11 @@ class CallValues:
         code = KDF("call sas", self.transcript, [self.call_key], [self.drawn("nonce")], 3)
         return int.from_bytes(code)
 
-    def message(self, kind: str, sender: str, counter: int, *body: Value) -> list[Value]:
-        """Return a message after Ringing with its MAC."""
-        mac = self.epoch.mac(self.call_id, kind, sender, counter, *body)
+    def message(
+        self, kind: str, sender: str, counter: int, *body: Value, epoch: "Epoch | None" = None
+    ) -> list[Value]:
+        """Return a message after Ringing with its MAC, of epoch 0 or of another."""
+        mac = (epoch or self.epoch).mac(self.call_id, kind, sender, counter, *body)
         return [NUMBERS[kind], self.call_id, counter, *body, mac]
 
     def bare(self, kind: str, counter: int, reason: int) -> list[Value]:
@@ -205,8 +210,56 @@ class Epoch:
         )
 
 
+@dataclass(frozen=True)
+class Rekeying:
+    """The change from one epoch to the next: both ends' shares, and what they lead to."""
+
+    before: Epoch
+    name: str = "video"
+
+    def drawn(self, what: str, length: int = 32) -> bytes:
+        """Draw one value of this change."""
+        return draw(f"rekey {self.name} {self.before.number + 1} {what}", length)
+
+    @property
+    def encapsulated(self) -> tuple[bytes, bytes]:
+        """ML-KEM secret and ciphertext."""
+        return encapsulate(768, kem_key(768, self.drawn("kem", 64)), self.drawn("m"))
+
+    @property
+    def rekey(self) -> list[Value]:
+        """The body of the Rekey."""
+        share = dh_key(self.drawn("caller dh"))
+        return [self.before.number + 1, share, kem_key(768, self.drawn("kem", 64))]
+
+    @property
+    def reply(self) -> list[Value]:
+        """The body of the RekeyReply."""
+        share = dh_key(self.drawn("callee dh"))
+        return [self.before.number + 1, share, self.encapsulated[1]]
+
+    @property
+    def dh_secret(self) -> bytes:
+        """The X25519 secret."""
+        return DH(self.drawn("caller dh"), dh_key(self.drawn("callee dh")))
+
+    @property
+    def after(self) -> Epoch:
+        """The next epoch."""
+        number = u32(self.before.number + 1)
+        bodies = u8(11), enc(self.rekey), u8(12), enc(self.reply)
+        transcript = H("call rekey", self.before.transcript, number, *bodies)
+        secrets = [self.before.secret, self.dh_secret, self.encapsulated[0]]
+        secret = KDF("call epoch", transcript, secrets, [number], 64)
+        return Epoch(transcript, self.before.number + 1, secret)
+
+
 CALL = CallValues("video")
 """The call that most vectors are about."""
+
+FIRST = Rekeying(CALL.epoch)
+SECOND = Rekeying(FIRST.after)
+"""Its first two changes of epoch."""
 
 BODIES: dict[str, list[Value]] = {
     "Reveal": [CALL.drawn("nonce")],
@@ -217,5 +270,8 @@ BODIES: dict[str, list[Value]] = {
     "Hangup": [3],
     "Candidates": [[CANDIDATE, OTHER_CANDIDATE]],
     "MediaState": [True, False],
+    "Rekey": FIRST.rekey,
+    "RekeyReply": FIRST.reply,
+    "RekeyRequest": [1],
 }
 """A body of each message after Ringing."""

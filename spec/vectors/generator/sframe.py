@@ -252,6 +252,7 @@ def _refused_frames(file: VectorFile) -> None:
     for name, data in {"empty": b"", "prefix_alone": delta[:1], "of_nothing_else": b"\x01"}.items():
         refuse(name, "SFRAME-03", data, "bad_frame_header")
     refuse("key_prefix_cut_off", "SFRAME-07", key_good[:9], "bad_frame_header")
+    _refused_epochs(file)
     window = {
         "keys": keys,
         "codec": "vp8",
@@ -259,6 +260,43 @@ def _refused_frames(file: VectorFile) -> None:
     }
     output = {"frames": [delta] * 6}
     file.accept("sframe_window", "frames_out_of_order", "SFRAME-06", window, output)
+
+
+def _refused_epochs(file: VectorFile) -> None:
+    """Refuse frames that belong to another epoch than they say, or to one that is over."""
+    _, prefix, delta = FRAMES["vp8_delta"]
+    kids = {epoch: epoch << 12 | 0x11 for epoch in range(4)}
+    base_keys = {epoch: draw(f"base key of epoch {epoch}") for epoch in kids}
+
+    def made(epoch: int, ctr: int, *, shown: int | None = None) -> bytes:
+        kid = kids[epoch if shown is None else shown]
+        head = header(kid, ctr)
+        return delta[:1] + ciphertext(base_keys[epoch], kids[epoch], ctr, delta[1:], delta[:1],
+                                      shown=head)  # fmt: skip
+
+    keys = [{"kid": kids[epoch], "base_key": base_keys[epoch]} for epoch in (1, 2)]
+    given = {"keys": keys, "codec": "vp8", "before": [], "removed": [], "frame": b""}
+
+    def refuse(name: str, frame: bytes, reason: str, **changes: Any) -> None:
+        values = given | {"frame": frame} | changes
+        requirement = "SFRAME-11" if "retire_before" in changes else "SFRAME-10"
+        file.refuse("sframe_receive", f"frame_{name}", requirement, values, "sframe", reason)
+
+    refuse("of_epoch_not_begun", made(3, 0), "unknown_frame_key")
+    refuse("shown_as_of_next_epoch", made(1, 0, shown=2), "not_authentic")
+    refuse("shown_as_of_former_epoch", made(2, 0, shown=1), "not_authentic")
+    refuse("replayed_after_next_epoch", made(1, 3), "replayed", before=[made(1, 3), made(2, 0)])
+    for ctr in (0, 7, 400):
+        frame = made(1, ctr)
+        refuse(f"{ctr}_of_retired_epoch", frame, "unknown_frame_key", retire_before=2)
+    both = {
+        "keys": keys,
+        "codec": "vp8",
+        "frames": [made(1, 0), made(2, 0), made(1, 1), made(2, 1), made(2, 300), made(1, 2)],
+    }
+    if prefix != 1:
+        raise ValueError("a delta frame has one clear byte")
+    file.accept("sframe_window", "frames_of_two_epochs", "SFRAME-10", both, {"frames": [delta] * 6})
 
 
 def _aad_swapped(base_key: bytes, kid: int, ctr: int, frame: bytes) -> bytes:

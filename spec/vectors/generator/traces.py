@@ -5,9 +5,19 @@ A trace is one end's life as events: what its user does, what comes in, and what
 
 from typing import Any
 
-from spec.vectors.generator.calls import CALL, CANDIDATE, OTHER_CANDIDATE, CallValues, media
+from spec.vectors.generator.calls import (
+    CALL,
+    CANDIDATE,
+    FIRST,
+    OTHER_CANDIDATE,
+    SECOND,
+    CallValues,
+    Rekeying,
+    media,
+)
 from spec.vectors.generator.encoding import Value, enc
 from spec.vectors.generator.form import VectorFile
+from spec.vectors.generator.notation import BAD_POINTS, unreduced
 from spec.vectors.generator.primitives import dh_key, flipped
 
 Event = dict[str, Any]
@@ -73,9 +83,9 @@ def traces(file: VectorFile) -> None:
     for name, role, events in _whole_calls():
         output = {"sas": f"{CALL.sas:08d}" if len(events) > 2 else None, "state": "ended"}
         file.accept("call", f"call_{name}", "CALL-12", _end(role, events), output)
-    for name, requirement, role, before, message, reason in _refused():
+    for name, requirement, role, before, message, reason in _refused() + _refused_rekeys():
         given = _end(role, before) | {"message": enc(message)}
-        layer = "x25519" if reason == "bad_point" else "call"
+        layer = {"bad_point": "x25519", "bad_kem_key": "ml-kem"}.get(reason, "call")
         file.refuse("call_receive", f"call_{name}", requirement, given, layer, reason)
     for name, requirement, role, before, message, reason in _breaches():
         given = _end(role, before) | {"message": enc(message)}
@@ -100,6 +110,10 @@ def _whole_calls() -> list[tuple[str, str, list[Event]]]:
         ("busy_caller", "caller", [*PLACED, _gets(CALL.bare("Busy", 0, 1))]),
         ("given_up_caller", "caller", [*PLACED, _does("cancel", CALL.bare("Cancel", 0, 1))]),
         ("given_up_callee", "callee", [*INVITED, _gets(CALL.bare("Cancel", 0, 1))]),
+        ("rekeyed_caller", "caller", _rekeyed_caller()),
+        ("rekeyed_callee", "callee", _rekeyed_callee()),
+        ("rekey_overdue_caller", "caller", _overdue_caller()),
+        ("rekey_overdue_callee", "callee", _overdue_callee()),
     ]
 
 
@@ -213,6 +227,273 @@ def _refused() -> list[_Refused]:
             PLACED,
             [*CALL.ringing[:4], media("callee", [[0, 2, 96, 1, None, None]]), *CALL.ringing[5:]],
             "bad_media_description",
+        ),
+    ]
+
+
+def _rekey(change: Rekeying, counter: int) -> list[Value]:
+    return CALL.message("Rekey", "caller", counter, *change.rekey, epoch=change.before)
+
+
+def _reply(change: Rekeying, counter: int) -> list[Value]:
+    return CALL.message("RekeyReply", "callee", counter, *change.reply, epoch=change.after)
+
+
+def _muted(sender: str, counter: int, change: Rekeying | None = None) -> list[Value]:
+    epoch = None if change is None else change.after
+    return CALL.message("MediaState", sender, counter, True, False, epoch=epoch)
+
+
+def _mutes(sender: str, counter: int, change: Rekeying | None = None) -> Event:
+    sent = _muted(sender, counter, change)
+    return _does("set_media_state", sent, muted=True, camera=False)
+
+
+def _proposes(change: Rekeying, counter: int) -> Event:
+    secrets = {
+        "x25519_private": change.drawn("caller dh"),
+        "mlkem_seed": change.drawn("kem", 64),
+    }
+    return _does("rekey", _rekey(change, counter), secrets=secrets)
+
+
+def _answers(change: Rekeying, counter: int) -> Event:
+    secrets = {
+        "x25519_private": change.drawn("callee dh"),
+        "mlkem_secret": change.encapsulated[0],
+        "mlkem_ciphertext": change.encapsulated[1],
+    }
+    return _does("answer_rekey", _reply(change, counter), secrets=secrets)
+
+
+def _waits(seconds: float, *sends: list[Value]) -> Event:
+    return _does("wait", *sends, seconds=seconds)
+
+
+CALLER_UP = [*RUNG, _gets(ANSWER), _does("connect")]
+CALLEE_UP = [
+    *ALERTED,
+    _does("accept", ANSWER, audio=True, video=True, candidates=[OTHER_CANDIDATE]),
+    _does("connect"),
+]
+PROPOSED = [*CALLER_UP, _waits(300), _proposes(FIRST, 1)]
+AGREED = [*CALLEE_UP, _gets(_rekey(FIRST, 1)), _answers(FIRST, 1)]
+CALLER_CROSSES = [*PROPOSED, _gets(_reply(FIRST, 1))]
+CALLEE_CROSSES = [*AGREED, _does("enter_epoch", epoch=1)]
+
+
+def _rekeyed_caller() -> list[Event]:
+    """Two changes: a repeated Rekey, a late message of the old epoch, and a request."""
+    return [
+        *PROPOSED,
+        _mutes("caller", 2),
+        _waits(15, _rekey(FIRST, 3)),
+        _gets(_muted("callee", 1)),
+        _gets(_reply(FIRST, 2)),
+        _mutes("caller", 4, FIRST),
+        _gets(_muted("callee", 3)),
+        _gets(_reply(FIRST, 4)),
+        _gets(_muted("callee", 5, FIRST)),
+        _waits(10),
+        _gets(CALL.message("RekeyRequest", "callee", 6, 2, epoch=FIRST.after)),
+        _proposes(SECOND, 5),
+        _gets(_reply(SECOND, 7)),
+        _does("hangup", CALL.message("Hangup", "caller", 6, 1, epoch=SECOND.after)),
+    ]
+
+
+def _rekeyed_callee() -> list[Event]:
+    """The same at the other end."""
+    return [
+        *CALLEE_UP,
+        _gets(_rekey(FIRST, 1)),
+        _answers(FIRST, 1),
+        _mutes("callee", 2),
+        _gets(_muted("caller", 2)),
+        _gets(_rekey(FIRST, 3), _reply(FIRST, 3)),
+        _gets(_muted("caller", 4, FIRST)),
+        _does("enter_epoch", epoch=1),
+        _gets(_rekey(FIRST, 5)),
+        _mutes("callee", 4, FIRST),
+        _does(
+            "key_worn",
+            epoch=1,
+        ),
+        _waits(10, CALL.message("RekeyRequest", "callee", 5, 2, epoch=FIRST.after)),
+        _waits(15, CALL.message("RekeyRequest", "callee", 6, 2, epoch=FIRST.after)),
+        _gets(_rekey(SECOND, 6)),
+        _answers(SECOND, 7),
+        _waits(15),
+        _does("enter_epoch", epoch=2),
+        _gets(CALL.message("Hangup", "caller", 7, 1, epoch=SECOND.after)),
+    ]
+
+
+def _overdue_caller() -> list[Event]:
+    hangup = CALL.message("Hangup", "caller", 2, 3)
+    return [*PROPOSED, _waits(60, hangup)]
+
+
+def _overdue_callee() -> list[Event]:
+    hangup = CALL.message("Hangup", "callee", 2, 3)
+    return [*AGREED, _waits(359), _waits(1, hangup)]
+
+
+def _refused_rekeys() -> list[_Refused]:
+    other = Rekeying(CALL.epoch, "another")
+    late = _muted("callee", 5)
+    bad_share: list[Value] = [1, BAD_POINTS["low_order_1"], FIRST.rekey[2]]
+    key = FIRST.rekey[2]
+    if not isinstance(key, bytes):
+        raise TypeError("a KEM key is binary")
+    bad_key: list[Value] = [*FIRST.rekey[:2], unreduced(key)]
+    no_share: list[Value] = [1, bytes(32), FIRST.reply[2]]
+    told = "unexpected_message"
+    wrong = Rekeying(CALL.epoch, "wrong")
+    return [
+        ("rekey_by_callee", "CALL-20", "caller", CALLER_UP, _rekey(FIRST, 1), told),
+        ("rekey_reply_by_caller", "CALL-20", "callee", CALLEE_UP, _reply(FIRST, 1), told),
+        (
+            "rekey_request_by_caller",
+            "CALL-20",
+            "callee",
+            CALLEE_UP,
+            CALL.message("RekeyRequest", "caller", 1, 1),
+            told,
+        ),
+        ("rekey_before_media", "CALL-20", "callee", CALLEE_UP[:-1], _rekey(FIRST, 1), told),
+        (
+            "rekey_mac_altered",
+            "CALL-05",
+            "callee",
+            CALLEE_UP,
+            _altered(_rekey(FIRST, 1)),
+            "bad_mac",
+        ),
+        (
+            "rekey_of_epoch_after_next",
+            "CALLKEY-12",
+            "callee",
+            CALLEE_UP,
+            _rekey(SECOND, 1),
+            "bad_mac",
+        ),
+        (
+            "rekey_with_mac_of_its_own_epoch",
+            "CALLKEY-12",
+            "callee",
+            AGREED,
+            CALL.message("Rekey", "caller", 2, *FIRST.rekey, epoch=FIRST.after),
+            "bad_mac",
+        ),
+        (
+            "rekey_with_mac_of_former_epoch",
+            "CALLKEY-12",
+            "callee",
+            CALLEE_CROSSES,
+            CALL.message("Rekey", "caller", 2, *SECOND.rekey),
+            "bad_mac",
+        ),
+        (
+            "rekey_of_low_order",
+            "PQXDH-02",
+            "callee",
+            CALLEE_UP,
+            CALL.message("Rekey", "caller", 1, *bad_share),
+            "bad_point",
+        ),
+        (
+            "rekey_with_bad_kem_key",
+            "PREKEYS-02",
+            "callee",
+            CALLEE_UP,
+            CALL.message("Rekey", "caller", 1, *bad_key),
+            "bad_kem_key",
+        ),
+        ("rekey_with_other_shares", "CALLKEY-13", "callee", AGREED, _rekey(other, 2), told),
+        ("rekey_before_entering", "CALLKEY-13", "callee", AGREED, _rekey(SECOND, 2), told),
+        ("rekey_replayed", "CALL-12", "callee", AGREED, _rekey(FIRST, 1), "replayed"),
+        ("rekey_reply_unasked", "CALLKEY-12", "caller", CALLER_UP, _reply(FIRST, 1), "bad_mac"),
+        (
+            "rekey_reply_with_mac_of_old_epoch",
+            "CALLKEY-12",
+            "caller",
+            PROPOSED,
+            CALL.message("RekeyReply", "callee", 1, *FIRST.reply),
+            "bad_mac",
+        ),
+        (
+            "rekey_reply_altered",
+            "CALLKEY-12",
+            "caller",
+            PROPOSED,
+            _altered(_reply(FIRST, 1)),
+            "bad_mac",
+        ),
+        ("rekey_reply_to_another", "CALLKEY-10", "caller", PROPOSED, _reply(wrong, 1), "bad_mac"),
+        (
+            "rekey_reply_of_low_order",
+            "PQXDH-02",
+            "caller",
+            PROPOSED,
+            CALL.message("RekeyReply", "callee", 1, *no_share, epoch=FIRST.after),
+            "bad_point",
+        ),
+        (
+            "rekey_reply_of_used_counter",
+            "CALL-12",
+            "caller",
+            PROPOSED,
+            _reply(FIRST, 0),
+            "replayed",
+        ),
+        (
+            "rekey_request_of_epoch_after_next",
+            "CALLKEY-12",
+            "caller",
+            CALLER_UP,
+            CALL.message("RekeyRequest", "callee", 1, 2),
+            "bad_mac",
+        ),
+        (
+            "message_of_retired_epoch",
+            "CALLKEY-16",
+            "caller",
+            [*CALLER_CROSSES, _waits(10)],
+            late,
+            "bad_mac",
+        ),
+        (
+            "message_of_epoch_not_agreed",
+            "CALLKEY-12",
+            "caller",
+            PROPOSED,
+            _muted("callee", 5, FIRST),
+            "bad_mac",
+        ),
+        (
+            "message_of_former_epoch_with_third_agreed",
+            "CALLKEY-16",
+            "callee",
+            [*CALLEE_CROSSES, _gets(_rekey(SECOND, 2)), _answers(SECOND, 2)],
+            _muted("caller", 5),
+            "bad_mac",
+        ),
+        (
+            "message_of_old_epoch_replayed",
+            "CALL-12",
+            "callee",
+            [*AGREED, _gets(_muted("caller", 2)), _does("enter_epoch", epoch=1)],
+            _muted("caller", 2),
+            "replayed",
+        ),
+        (
+            "message_counter_used_in_old_epoch",
+            "CALL-12",
+            "callee",
+            [*AGREED, _gets(_muted("caller", 2)), _does("enter_epoch", epoch=1)],
+            _muted("caller", 2, FIRST),
+            "replayed",
         ),
     ]
 

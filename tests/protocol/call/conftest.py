@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from e2ecall.protocol.call import Call
-from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets
+from e2ecall.protocol.call_events import RekeyProposed
+from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets, RekeySecrets
 from e2ecall.protocol.call_table import CallState, Received, Role
 from e2ecall.protocol.callkeys import EpochKeys, Party
 from e2ecall.protocol.messages import (
@@ -24,6 +25,9 @@ from e2ecall.protocol.messages import (
     LeaveReason,
     MediaDescription,
     MediaState,
+    Rekey,
+    RekeyReply,
+    RekeyRequest,
     Reveal,
     Ringing,
     Stream,
@@ -82,6 +86,7 @@ class Pair:
     caller: Call = field(default_factory=place)
     callee: Call = field(init=False)
     keys: EpochKeys | None = None
+    next_keys: EpochKeys | None = None
     ringing: Ringing | None = None
 
     def __post_init__(self) -> None:
@@ -91,7 +96,7 @@ class Pair:
     def ring(self) -> None:
         ring(self.callee)
         (self.ringing,) = self.callee.messages_to_send()
-        self.keys = self.callee._channel._keys
+        self.keys = self.callee._channel._sending
 
     def show_ringing(self) -> None:
         self.caller.receive(self.ringing, NOW)
@@ -135,10 +140,52 @@ class Pair:
             Received.HANGUP: lambda: Hangup(call_id, counter, reason, UNSIGNED),
             Received.CANDIDATES: lambda: Candidates(call_id, counter, (RELAYED,), UNSIGNED),
             Received.MEDIA_STATE: lambda: MediaState(call_id, counter, True, False, UNSIGNED),
+            Received.REKEY: lambda: RekeySecrets.generate().rekey(call_id, counter, 1),
+            Received.REKEY_REPLY: lambda: self.reply(counter),
+            Received.REKEY_REQUEST: lambda: RekeyRequest(call_id, counter, 1, UNSIGNED),
         }[kind]()
+        if kind is Received.REKEY_REPLY and self.next_keys is not None:
+            return replace(message, mac=self.next_keys.mac(sender, message))
         if kind in (Received.OFFER, Received.RINGING) or message.mac is None or self.keys is None:
             return message
         return self.sign(sender, message)
+
+    def reply(self, counter: int) -> RekeyReply:
+        """Answer the caller's Rekey without advancing the callee; a connected caller sends one."""
+        if self.caller.state is not CallState.CONNECTED:
+            return RekeyReply(self.offer.call_id, counter, 1, b"s" * 32, bytes(1088), UNSIGNED)
+        if self.next_keys is None:
+            self.propose()
+            secrets = CalleeSecrets.generate(self.rekey)
+            self.made_reply = secrets.reply(self.rekey, counter)
+            self.next_keys = secrets.following(self.keys, self.rekey, self.made_reply)
+        return replace(self.made_reply, counter=counter)
+
+    def propose(self, now: float = NOW) -> Rekey:
+        """Have the caller begin a new epoch."""
+        self.caller.rekey(RekeySecrets.generate(), now)
+        *_, self.rekey = self.caller.messages_to_send()
+        return self.rekey
+
+    def agree(self, now: float = NOW) -> RekeyReply:
+        """Have the callee answer the Rekey."""
+        self.callee.receive(self.rekey, now)
+        (proposed,) = (e for e in self.callee.events() if isinstance(e, RekeyProposed))
+        self.callee.answer_rekey(CalleeSecrets.generate(proposed.rekey), now)
+        *_, self.rekey_reply = self.callee.messages_to_send()
+        return self.rekey_reply
+
+    def cross(self, now: float = NOW) -> None:
+        """Have the caller take the reply, and its first frame in the new epoch arrive."""
+        self.caller.receive(self.rekey_reply, now)
+        self.callee.enter_epoch(self.caller.epoch, now)
+        self.keys = self.caller._channel.sending
+
+    def change_epoch(self, now: float = NOW) -> None:
+        """Take all steps from one epoch to the next."""
+        self.propose(now)
+        self.agree(now)
+        self.cross(now)
 
     def sign(self, sender: Role, message):
         """Put the right MAC of ``sender`` on a message."""
@@ -189,8 +236,15 @@ def snapshot(call: Call) -> tuple:
         call._media_state_counter,
         list(call._outgoing),
         list(call._events),
+        call._rekey_state,
+        call._rekey,
+        call._rekey_secrets,
+        call._rekey_reply,
+        call._due,
+        call._retire_at,
         channel._counter,
-        channel._keys,
+        channel._sending,
+        channel._live,
         channel._window._highest,
         list(channel._window._slots),
     )

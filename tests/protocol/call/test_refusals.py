@@ -289,7 +289,7 @@ def test_answer_for_a_stream_that_was_not_described(kit, pair):
     microphone = replace(kit.media(), streams=kit.media().streams[:1])
     kit.ring(pair.callee, media=microphone)
     (pair.ringing,) = pair.callee.messages_to_send()
-    pair.keys = pair.callee._channel._keys
+    pair.keys = pair.callee._channel._sending
     pair.show_ringing()
     pair.caller.events()
     pair.caller.receive(pair.message(Received.ANSWER, Role.CALLEE), kit.now)

@@ -14,14 +14,32 @@ from e2ecall.protocol.call_table import (
     next_state,
     render_table,
 )
+from e2ecall.protocol.rekey_table import REKEY_TABLE, next_rekey_state, render_rekey_table
 
 SPEC = Path(__file__).parents[3] / "spec" / "call.md"
+KEYS = SPEC.with_name("callkeys.md")
 
 
 @pytest.mark.parametrize("role", list(Role))
 def test_spec_shows_this_table(role):
     """The diagram in spec/call.md is exactly what the table renders to."""
     assert f"```mermaid\n{render_table(role)}\n```" in SPEC.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_spec_shows_the_table_of_epochs(role):
+    """The diagram in spec/callkeys.md is exactly what its table renders to."""
+    assert f"```mermaid\n{render_rekey_table(role)}\n```" in KEYS.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_unlisted_steps_of_epochs_raise(role):
+    """What the table of epochs does not list is refused; what it lists, a connected call can do."""
+    for state, steps in REKEY_TABLE[role].items():
+        assert steps.keys() <= TABLE[role][CallState.CONNECTED].keys()
+        for trigger in {*Action, *Received} - set(steps):
+            with pytest.raises(LocalProtocolError):
+                next_rekey_state(role, state, trigger)
 
 
 @pytest.mark.parametrize("role", list(Role))

@@ -43,13 +43,12 @@ def test_deadline_of_each_state(kit, role, state, limit, reason, kind, told):
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_connected_and_ended_calls_have_no_deadline(kit, role):
-    """A call that runs, or is over, waits for nothing."""
-    for state in (CallState.CONNECTED, CallState.ENDED):
-        _, call = kit.at(role, state)
-        assert call.deadline() is None
-        call.on_time(kit.now + 1e9)
-        assert call.state is state
+def test_ended_calls_have_no_deadline(kit, role):
+    """A call that is over waits for nothing."""
+    _, call = kit.at(role, CallState.ENDED)
+    assert call.deadline() is None
+    call.on_time(kit.now + 1e9)
+    assert call.state is CallState.ENDED
 
 
 def test_late_reveal_is_late_without_a_timer(kit, pair):
