@@ -7,8 +7,10 @@ failure means for the call.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from e2ecall.protocol.call_events import StartMedia
+from e2ecall.protocol.call_events import NewEpoch, StartMedia
+from e2ecall.protocol.call_rekey import OLD_KEYS_LIFETIME
 from e2ecall.protocol.call_table import Role
+from e2ecall.protocol.callkeys import FrameKey, MediaKeys
 from e2ecall.protocol.messages import Candidate, MediaDescription, Stream
 from e2ecall.protocol.sframe import SFrameReceiver, SFrameSender
 from relay.wire.messages import TurnCredential
@@ -92,13 +94,10 @@ class CallMedia:
 
     async def start(self, role: Role, start: StartMedia, candidates: tuple[Candidate, ...]) -> None:
         """Connect, send and receive under the call's keys."""
-        senders = {}
+        senders, receiving = _frame_keys(start.keys)
         receiver = SFrameReceiver()
-        for stream in STREAMS:
-            own = start.keys.sending(stream)
-            senders[stream] = SFrameSender(own.base_key, own.kid)
-            peers = start.keys.receiving(stream)
-            receiver.add_key(peers.kid, peers.base_key)
+        for key in receiving:
+            receiver.add_key(key.kid, key.base_key)
         sinks = {} if self._sink is None else dict.fromkeys(STREAMS, self._sink)
         await self._peer.start(
             controlling=role is Role.CALLER,
@@ -107,6 +106,15 @@ class CallMedia:
             sender_keys=senders,
             receiver=receiver,
             sinks=sinks,
+        )
+
+    def change_epoch(self, event: NewEpoch) -> None:
+        """Go on under the keys of a new epoch; raises MediaError."""
+        from e2ecall.media.epochs import EpochChange
+
+        senders, receiving = _frame_keys(event.keys)
+        self._peer.change_epoch(
+            EpochChange(event.keys.keys.epoch, senders, receiving, event.send, OLD_KEYS_LIFETIME)
         )
 
     async def mute(self, muted: bool) -> None:
@@ -120,3 +128,12 @@ class CallMedia:
     async def close(self) -> None:
         """End the transport; idempotent."""
         await self._peer.close()
+
+
+def _frame_keys(keys: MediaKeys) -> tuple[dict[Stream, SFrameSender], tuple[FrameKey, ...]]:
+    """Return a sender for each own stream, and what the peer's frames are opened with."""
+    senders = {}
+    for stream in STREAMS:
+        own = keys.sending(stream)
+        senders[stream] = SFrameSender(own.base_key, own.kid)
+    return senders, tuple(keys.receiving(stream) for stream in STREAMS)

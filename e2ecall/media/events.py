@@ -55,6 +55,20 @@ class FrameRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochEntered:
+    """A frame of the peer in a new epoch was authenticated; from here on this end sends in it."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWorn:
+    """A frame key of this end, of this epoch, is nearly used up: a new epoch is due."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class MediaFailed:
     """Media is over; nothing is sent or rendered any more. The last event."""
 
@@ -66,7 +80,9 @@ class PeerClosed:
     """The peer ended media in an authenticated way (DTLS close_notify). The last event."""
 
 
-MediaEvent: TypeAlias = MediaConnected | FirstFrame | FrameRefused | MediaFailed | PeerClosed
+MediaEvent: TypeAlias = (
+    MediaConnected | FirstFrame | FrameRefused | EpochEntered | KeyWorn | MediaFailed | PeerClosed
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from e2ecall.media.sinks import Sink
 from e2ecall.media.video_jitter import VideoJitterBuffer
 from e2ecall.protocol.messages import Codec, StreamDescription
 from e2ecall.protocol.sframe import SFrameReceiver, clear_prefix_length
-from e2ecall.protocol.sframe_header import parse_header
+from e2ecall.protocol.sframe_header import epoch_of, parse_header
 
 logger: Final = logging.getLogger(__name__)
 
@@ -61,14 +61,16 @@ class IncomingStream:
         sink: Sink,
         report: Callable[[MediaEvent], None],
         verdict: Callable[[bool], None],
+        authenticated: Callable[[int], None],
     ) -> None:
-        """``verdict`` is told of each frame whether it was authentic."""
+        """``verdict`` is told whether a frame was authentic, ``authenticated`` its epoch if so."""
         self._described = described
         self._stream = described.stream
         self._decryptor = decryptor
         self._sink = sink
         self._report = report
         self._verdict = verdict
+        self._authenticated = authenticated
         self._codec = codecs(described)[0]
         video = kind_of(described.stream) == "video"
         self._buffer: JitterBuffer = VideoJitterBuffer() if video else AudioJitterBuffer()
@@ -152,6 +154,7 @@ class IncomingStream:
         if kid & _STREAM_BITS != self._stream:
             raise RemoteProtocolError(Reason.UNKNOWN_FRAME_KEY)
         plain = self._decryptor.decrypt(data, prefix)
+        self._authenticated(epoch_of(kid))
         try:
             if self._described.codec is Codec.VP8:
                 self._pixels = check_picture(plain) or self._pixels

@@ -10,6 +10,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
@@ -42,7 +43,8 @@ from e2ecall.media.sources import (
 from e2ecall.media.video_jitter import is_key_frame
 from e2ecall.media.worker import Worker
 from e2ecall.protocol.messages import Codec
-from e2ecall.protocol.sframe import SFrameSender, clear_prefix_length
+from e2ecall.protocol.sframe import WORN_FRAMES, SFrameSender, clear_prefix_length
+from e2ecall.protocol.sframe_header import epoch_of
 
 logger: Final = logging.getLogger(__name__)
 
@@ -51,6 +53,16 @@ KEY_FRAME_INTERVAL: Final = 0.5
 
 _BLACK_SIZE: Final = (640, 360)
 _RATE_WINDOW: Final = 1.0
+
+
+class _Key:
+    """A sender with the count of what it encrypted; a new one for each epoch."""
+
+    __slots__ = ("encryptor", "frames")
+
+    def __init__(self, encryptor: SFrameSender) -> None:
+        self.encryptor = encryptor
+        self.frames = 0
 
 
 class OutgoingStream(MediaStreamTrack):
@@ -63,7 +75,8 @@ class OutgoingStream(MediaStreamTrack):
         self._pacer = Pacer(clock=clock, ticks_per_frame=ticks_per_frame)
         self._time_base = Fraction(1, clock)
         self._worker = Worker(f"e2ecall-{name}")
-        self._encryptor: SFrameSender | None = None
+        self._key: _Key | None = None
+        self._worn: Callable[[int], None] | None = None
         self._first: asyncio.Task[bytes | None] | None = None
         self._frames = self._bytes = self._key_frames = 0
         self._prepared = False
@@ -80,10 +93,18 @@ class OutgoingStream(MediaStreamTrack):
             self._prepared = True
             await self._worker.run(self._open)
 
-    def begin(self, encryptor: SFrameSender) -> None:
-        """Set the key and make the first frame while the transport still connects."""
-        self._encryptor = encryptor
+    def begin(self, encryptor: SFrameSender, worn: Callable[[int], None]) -> None:
+        """Set the key and make the first frame while the transport still connects.
+
+        ``worn`` is told, once for each key, the epoch of one that is nearly used up.
+        """
+        self._key = _Key(encryptor)
+        self._worn = worn
         self._first = asyncio.get_running_loop().create_task(self._worker.run(self._produce))
+
+    def change_key(self, encryptor: SFrameSender) -> None:
+        """Encrypt the next frame, and all after it, with this sender (SFRAME-10)."""
+        self._key = _Key(encryptor)
 
     async def recv(self) -> "Packet[Any]":
         """Return the next encrypted frame when it is due, for aiortc to packetise.
@@ -131,15 +152,21 @@ class OutgoingStream(MediaStreamTrack):
 
     def _produce(self) -> bytes | None:
         """Return the next frame, encrypted, or None if none is to be sent. In the thread."""
-        assert self._encryptor is not None
         frame = self._encode()
         if frame is None:
             return None
-        return self._encryptor.encrypt(frame, clear_prefix_length(self._codec, frame))
+        key = self._key
+        assert key is not None
+        protected = key.encryptor.encrypt(frame, clear_prefix_length(self._codec, frame))
+        key.frames += 1
+        return protected
 
     def _count(self, data: bytes) -> None:
         self._frames += 1
         self._bytes += len(data)
+        key = self._key
+        if key is not None and key.frames == WORN_FRAMES and self._worn is not None:
+            self._worn(epoch_of(key.encryptor.kid))
 
     @abstractmethod
     def _open(self) -> None: ...

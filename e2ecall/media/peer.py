@@ -9,6 +9,7 @@ from typing import Final
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from e2ecall.media.epochs import EpochChange
 from e2ecall.media.events import FrameRefused, MediaEvent, MediaStats
 from e2ecall.media.identity import MediaIdentity
 from e2ecall.media.session import MediaSession, Settings
@@ -104,6 +105,17 @@ class MediaPeer:
             sources=sources,
             sinks=sinks or {},
         )
+
+    def change_epoch(self, change: EpochChange) -> None:
+        """Take the frame keys of a new epoch; they are there before any packet that comes later.
+
+        Does not wait, so that what tells the peer of the epoch can follow at once. `EpochEntered`
+        tells when this end sends in it, unless it does so from now on.
+
+        Raises:
+            MediaError: the media engine is closed.
+        """
+        self._thread.soon(self._session.change_epoch, change)
 
     async def set_muted(self, stream: Stream, muted: bool) -> None:
         """Send silence of the same size and rate, or a black picture once a second, instead."""

@@ -16,8 +16,10 @@ from aiortc import RTCDtlsTransport, RTCIceTransport, RTCRtpSender
 
 from e2ecall.errors import LocalProtocolError, MediaError, RemoteProtocolError
 from e2ecall.media import description, hooks
+from e2ecall.media.epochs import EpochChange, Epochs
 from e2ecall.media.events import (
     FailureReason,
+    KeyWorn,
     MediaConnected,
     MediaEvent,
     MediaFailed,
@@ -76,6 +78,7 @@ class MediaSession:
         self._outgoing: dict[Stream, OutgoingStream] = {}
         self._senders: list[RTCRtpSender] = []
         self._incoming: dict[Stream, IncomingStream] = {}
+        self._epochs: Epochs | None = None
         self._sinks: list[Sink] = []
         self._muted: set[Stream] = set()
         self._tasks: list[asyncio.Task[Any]] = []
@@ -143,12 +146,18 @@ class MediaSession:
         self._started = True
         self._connection.expected = description.payload_types(remote)
         ice, dtls = self._transports(controlling=controlling)
+        self._epochs = Epochs(receiver, self._outgoing, self._report)
         await self._receive(remote, receiver, sinks, dtls)
         self._life = self._spawn(self._live(ice, dtls, remote, remote_candidates))
         await self._open_encoders()
         for stream, track in self._outgoing.items():
-            track.begin(sender_keys[stream])
+            track.begin(sender_keys[stream], lambda epoch: self._report(KeyWorn(epoch)))
         self._ready_to_send.set()
+
+    def change_epoch(self, change: EpochChange) -> None:
+        """See `MediaPeer.change_epoch`."""
+        if self._epochs is not None and not self._closed:
+            self._epochs.change(change)
 
     def stats(self) -> MediaStats:
         """Return the counters; safe from any thread."""
@@ -206,6 +215,8 @@ class MediaSession:
         sinks: Mapping[Stream, Sink],
         dtls: RTCDtlsTransport,
     ) -> None:
+        epochs = self._epochs
+        assert epochs is not None
         # Before the handshake, so that the peer's very first packet finds its receiver.
         rtcp_ssrc = self._identity.description.streams[0].ssrc
         for described in remote.streams:
@@ -218,6 +229,7 @@ class MediaSession:
                 sink=sink,
                 report=self._report,
                 verdict=self._judge,
+                authenticated=epochs.authenticated,
             )
             self._incoming[described.stream] = incoming
             await incoming.start(dtls, rtcp_ssrc)
@@ -329,6 +341,8 @@ class MediaSession:
 
     async def _stop_all(self) -> None:
         """Stop in aiortc's order; every step, whatever an earlier one did."""
+        if self._epochs is not None:
+            self._epochs.close()
         steps: list[Callable[[], Awaitable[object]]] = []
         steps += [sender.stop for sender in self._senders]
         steps += [track.close for track in self._outgoing.values()]

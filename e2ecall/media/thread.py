@@ -110,6 +110,14 @@ class MediaThread:
         result: T = outcome.value
         return result
 
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
+        """Run ``callback`` on the media loop, before anything that reaches it later; do not wait.
+
+        Raises:
+            MediaError: the media thread has ended.
+        """
+        self._call(lambda: callback(*args))
+
     def post(self, callback: Callable[..., object], *args: object) -> None:
         """Run ``callback`` in the program's event loop, from any thread; dropped after its end."""
         # trio raises RunFinishedError, a RuntimeError, as asyncio does.

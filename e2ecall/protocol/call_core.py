@@ -116,10 +116,6 @@ class CallCore:
             return self._offer.reply_box
         return None if self._ringing is None else self._ringing.reply_box
 
-    def deadline(self) -> float | None:
-        """Return when `on_time` has to be called, in Unix seconds, or None."""
-        return self._deadline
-
     def messages_to_send(self) -> list[CallMessage]:
         """Return what is to be sent now, in order, and forget it."""
         messages, self._outgoing = self._outgoing, []

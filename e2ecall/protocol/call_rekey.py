@@ -140,8 +140,8 @@ class CallRekeying(CallCore):
     # --- what the peer does -------------------------------------------------------------------
 
     def _receive_rekey(self, rekey: Rekey) -> None:
-        if rekey.epoch <= self.epoch:
-            return  # overtaken: a copy of one that had its effect
+        if rekey.epoch <= self.epoch or not self._channel.has_room:
+            return  # overtaken: a copy of one that had its effect; or it cannot be answered
         if self._rekey is None:
             check_public_key(rekey.x25519_share)
             MLKEM768.check_public_key(rekey.mlkem_key)
@@ -151,7 +151,7 @@ class CallRekeying(CallCore):
             self._rekey, counter=0, mac=UNSIGNED
         ):  # CALLKEY-13: the first one for an epoch is final
             raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)
-        elif self._rekey_reply is not None and self._channel.has_room:
+        elif self._rekey_reply is not None:
             reply = replace(self._rekey_reply, counter=self._channel.next_counter())
             self._outgoing.append(self._channel.sign(reply))
 

@@ -9,7 +9,7 @@ import pytest
 
 import e2ecall
 from e2ecall.client import call as shell
-from e2ecall.client import calls
+from e2ecall.client import calls, callsteps
 from e2ecall.client.callmedia import CallMedia
 from e2ecall.media.events import FailureReason, MediaFailed
 from e2ecall.protocol.call_events import EndReason
@@ -58,7 +58,7 @@ def unfinished(client, peer):
 
 async def test_the_microphone_is_off_before_the_goodbye_is_out(people, relay, monkeypatch):
     """CALL-17: hanging up ends what is sent at once, also while the relay answers nothing."""
-    monkeypatch.setattr(shell, "GOODBYE_TIMEOUT", 15.0)
+    monkeypatch.setattr(callsteps, "GOODBYE_TIMEOUT", 15.0)
     microphone = speech_like_sound(1)
     async with people() as (alice, bob):
         call, incoming = await ringing(alice, bob, audio=microphone)
@@ -80,7 +80,7 @@ async def test_the_microphone_is_off_before_the_goodbye_is_out(people, relay, mo
 
 async def test_the_goodbye_is_bounded_from_the_end_on(people, relay, monkeypatch):
     """CALL-17: an earlier message that is stuck does not make the goodbye last longer."""
-    monkeypatch.setattr(shell, "GOODBYE_TIMEOUT", 0.3)
+    monkeypatch.setattr(callsteps, "GOODBYE_TIMEOUT", 0.3)
     async with people() as (alice, bob):
         call, _ = await talking(alice, bob)
         with Frozen(relay):
@@ -93,7 +93,7 @@ async def test_the_goodbye_is_bounded_from_the_end_on(people, relay, monkeypatch
 
 async def test_a_client_closes_while_its_call_cannot(tmp_path, people, relay, monkeypatch):
     """CALL-17: leaving a client whose call does not end in time is quick and raises nothing."""
-    monkeypatch.setattr(shell, "GOODBYE_TIMEOUT", 60.0)
+    monkeypatch.setattr(callsteps, "GOODBYE_TIMEOUT", 60.0)
     monkeypatch.setattr(calls, "CLOSE_TIMEOUT", 0.2)
     with anyio.fail_after(30):
         async with person(tmp_path, relay, "carol") as carol:

@@ -178,6 +178,7 @@ def receiving(report=lambda event: None):
         sink=NullSink(),
         report=report,
         verdict=lambda authentic: None,
+        authenticated=lambda epoch: None,
     )
     return stream, dtls
 

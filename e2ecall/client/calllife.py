@@ -1,0 +1,204 @@
+"""The life of one call: its tasks, and what is released when it ends (spec/call.md, CALL-17).
+
+What the tasks do for the protocol is `e2ecall.client.callsteps`.
+"""
+
+import contextlib
+import logging
+from typing import Final
+
+import anyio
+
+from e2ecall.client import events as public
+from e2ecall.client.callsteps import GOODBYE_TIMEOUT, CallSteps
+from e2ecall.errors import E2ECallError, MediaError
+from e2ecall.protocol import call as protocol
+from e2ecall.protocol.call_events import EndReason
+from e2ecall.protocol.call_table import CallState
+from e2ecall.protocol.messages import Stream
+
+_TICK: Final = 0.25
+"""Seconds between looks at the clock: a deadline may pass while the machine sleeps."""
+
+_END_REASONS: Final = {
+    "wrong_fingerprint": EndReason.NOT_AUTHENTIC,
+    "undecryptable": EndReason.NOT_AUTHENTIC,
+    "silent": EndReason.CONNECTION_LOST,
+    "transport_lost": EndReason.CONNECTION_LOST,
+}
+"""How a failure of the media transport is told; anything else is MEDIA_FAILED."""
+
+_log = logging.getLogger(__name__)
+
+
+class CallLife(CallSteps):
+    """A call that is carried to its end by `run`."""
+
+    def carry_on(self, machine: protocol.Call) -> None:
+        """Go on as the callee of the peer's call (CALL-09), with the media chosen for the own one.
+
+        The former call ends without a word and without an event. A link has to be attached anew,
+        as the boxes of a call are at its callee's relay.
+        """
+        self._machine.superseded(self._clock())
+        self._machine = machine
+        self._by_itself = True
+        self._outgoing.clear()
+        self._rang = False
+        self._detach()
+        self._notify()
+
+    async def run(self) -> None:
+        """Carry the call to its end and release what it holds; raises nothing. The client runs it.
+
+        What goes wrong inside is logged and ends this call alone.
+        """
+        self.under_way.set()
+        try:
+            with self._life:
+                async with anyio.create_task_group() as tasks:
+                    self._pump()
+                    for task in (self._keep_time, self._follow_media, self._follow_link):
+                        tasks.start_soon(task)
+                    tasks.start_soon(self._carry_media)
+                    with self._goodbye:
+                        await self._send_all()
+                    await self.wait_ended()
+                    tasks.cancel_scope.cancel()
+        except* Exception:  # noqa: BLE001 - one call must not end the client; see above
+            _log.exception("a call ended by an error of this program")
+            self.fail(EndReason.CONNECTION_LOST)
+            await self.say_goodbye()
+        finally:
+            await self.discard()
+
+    async def discard(self) -> None:
+        """Release what the call holds, ending it if it has not ended; also if it never ran."""
+        try:
+            if self._ended is None:
+                self.leave()
+            self._detach()
+            await self._close_media()
+        finally:
+            self.closed.set()
+
+    def abandon(self) -> None:
+        """End the call now, without its last words."""
+        self._life.cancel()
+
+    # --- tasks ------------------------------------------------------------------------------------
+
+    async def _carry_media(self) -> None:
+        """Do what media has to do; at the end of the call at once no more, whatever else waits."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                for function, args in self._waiting:
+                    tasks.start_soon(function, *args)
+                self._waiting.clear()
+                await self.wait_ended()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._tasks = None
+            await self._close_media()
+
+    async def _keep_time(self) -> None:
+        while self._ended is None:
+            self.on_time()
+            await anyio.sleep(_TICK)
+
+    async def _send_all(self) -> None:
+        """Send what is due in order, until the call has ended and all is out."""
+        while self._ended is None or self._outgoing:
+            if not self._outgoing or self._link is None:
+                await self._changed.wait()
+                continue
+            message = self._outgoing.popleft()
+            try:
+                await self._link.send(message, self._machine.peer_box)
+            except E2ECallError as error:
+                _log.warning("a call message could not be sent: %s", type(error).__name__)
+                self.fail(EndReason.CONNECTION_LOST)
+                return
+
+    async def say_goodbye(self) -> None:
+        """Tell the peer that this end has left, where nothing else sends any more."""
+        with anyio.move_on_after(GOODBYE_TIMEOUT):
+            try:
+                await self._send_all()
+            except Exception:  # noqa: BLE001 - the same error may be in the way here
+                _log.exception("the end of a call could not be told")
+
+    async def _follow_link(self) -> None:
+        while self._ended is None:
+            link = self._link
+            if link is None:
+                await self._changed.wait()
+                continue
+            await link.wait_lost()
+            if link is self._link:
+                self.fail(EndReason.CONNECTION_LOST)
+
+    async def _follow_media(self) -> None:
+        from e2ecall.media.events import (
+            EpochEntered,
+            FirstFrame,
+            FrameRefused,
+            KeyWorn,
+            MediaFailed,
+            PeerClosed,
+        )
+
+        refused: dict[Stream, int] = {}
+        with contextlib.suppress(anyio.ClosedResourceError):  # the end of media is the end here
+            async for event in self.media.events:
+                match event:
+                    case FirstFrame(stream=stream):
+                        self._first_frame(stream)
+                    case FrameRefused(stream=stream, count=count):
+                        refused[stream] = count
+                        self._tell(public.FramesRefused(sum(refused.values())))
+                        self._notify()
+                    case EpochEntered(epoch=epoch):
+                        self._epoch_entered(epoch)
+                    case KeyWorn(epoch=epoch):
+                        self._machine.key_worn(epoch, self._clock())
+                        self._pump()
+                    case MediaFailed(reason=reason):
+                        _log.warning("media failed: %s", reason)
+                        self.fail(_END_REASONS.get(reason, EndReason.MEDIA_FAILED))
+                    case PeerClosed():
+                        # The Hangup says why, but takes another way: give it time to arrive.
+                        await anyio.sleep(GOODBYE_TIMEOUT)
+                        self.fail(EndReason.CONNECTION_LOST)
+
+    def _epoch_entered(self, epoch: int) -> None:
+        """Callee: media sends in a new epoch, because the caller does."""
+        if self.state is CallState.CONNECTED:
+            self._machine.enter_epoch(epoch, self._clock())
+        self._pump()
+
+    def _first_frame(self, stream: Stream) -> None:
+        if self.state is CallState.CONNECTING:
+            self._machine.media_connected(self._clock())
+            if self._machine.state is CallState.CONNECTED:
+                self._tell(public.Connected())
+        if stream is Stream.CAMERA:
+            self._tell(public.FirstVideo())
+        self._pump()
+
+    async def _close_media(self) -> None:
+        if self._media is None:
+            return
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._media.close()
+            except MediaError as error:  # the engine is closed, and with it this
+                _log.info("media was closed already: %s", error)
+            finally:
+                self._media.events.close()
+
+    def _detach(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
