@@ -13,7 +13,7 @@ from relay.turn.bandwidth import Bandwidth
 from relay.turn.channel import Channels
 from relay.turn.deadlines import Deadlines
 from relay.turn.errors import ErrorCode, RefusedError
-from relay.turn.five_tuple import FiveTuple
+from relay.turn.five_tuple import FiveTuple, source_of
 from relay.turn.limits import Limits
 from relay.turn.permission import Permissions
 
@@ -61,6 +61,7 @@ class AllocationTable:
     __slots__ = (
         "_by_five_tuple",
         "_by_relayed",
+        "_by_source",
         "_by_ticket",
         "_deadlines",
         "_generate",
@@ -73,6 +74,7 @@ class AllocationTable:
         self._by_five_tuple: dict[FiveTuple, Allocation] = {}
         self._by_relayed: dict[TransportAddress, Allocation] = {}
         self._by_ticket: dict[bytes, list[Allocation]] = {}
+        self._by_source: dict[bytes, int] = {}
         self._deadlines: Deadlines[FiveTuple] = Deadlines()
 
     def __len__(self) -> int:
@@ -84,6 +86,10 @@ class AllocationTable:
     def find(self, now: float, five_tuple: FiveTuple) -> Allocation | None:
         """Return the live allocation of a client."""
         return _live(now, self._by_five_tuple.get(five_tuple))
+
+    def get(self, five_tuple: FiveTuple) -> Allocation | None:
+        """Return the allocation of a client, live or not removed yet."""
+        return self._by_five_tuple.get(five_tuple)
 
     def find_expired(self, now: float, five_tuple: FiveTuple) -> Allocation | None:
         """Return the client's allocation if it has expired and was not removed yet."""
@@ -116,12 +122,15 @@ class AllocationTable:
         """Add an allocation under a fresh relayed address; the five-tuple has none that is live.
 
         Raises:
-            RefusedError: 486 where the ticket's side has its share, 508 where the table is full.
+            RefusedError: 486 where the ticket's side has its share, 508 where its source has it,
+                or the table is full.
         """
         siblings = [a for a in self._by_ticket.get(ticket_id, ()) if a.side == side]
         if sum(now < a.expires for a in siblings) >= self.limits.allocations_per_side:
             raise RefusedError(ErrorCode.ALLOCATION_QUOTA_REACHED)
-        if len(self) >= self.limits.allocations:
+        source = source_of(five_tuple)
+        full = len(self) >= self.limits.allocations
+        if full or self._by_source.get(source, 0) >= self.limits.allocations_per_address:
             raise RefusedError(ErrorCode.INSUFFICIENT_CAPACITY)
         allocation = Allocation(
             five_tuple=five_tuple,
@@ -137,6 +146,7 @@ class AllocationTable:
         self._by_five_tuple[five_tuple] = allocation
         self._by_relayed[allocation.relayed] = allocation
         self._by_ticket.setdefault(ticket_id, []).append(allocation)
+        self._by_source[source] = self._by_source.get(source, 0) + 1
         self.reschedule(allocation)
         return allocation
 
@@ -148,6 +158,10 @@ class AllocationTable:
         siblings.remove(allocation)
         if not siblings:
             del self._by_ticket[allocation.ticket_id]
+        source = source_of(allocation.five_tuple)
+        self._by_source[source] -= 1
+        if not self._by_source[source]:
+            del self._by_source[source]
         self._deadlines.remove(allocation.five_tuple)
 
     def reschedule(self, allocation: Allocation) -> None:

@@ -36,15 +36,26 @@ class AttributeType(IntEnum):
     REQUESTED_ADDRESS_FAMILY = 0x0017
     EVEN_PORT = 0x0018
     REQUESTED_TRANSPORT = 0x0019
+    PASSWORD_ALGORITHM = 0x001D
+    USERHASH = 0x001E
     XOR_MAPPED_ADDRESS = 0x0020
     RESERVATION_TOKEN = 0x0022
     ADDITIONAL_ADDRESS_FAMILY = 0x8000
     ADDRESS_ERROR_CODE = 0x8001
+    PASSWORD_ALGORITHMS = 0x8002
 
 
 _KNOWN: Final = frozenset(AttributeType)
 """DONT-FRAGMENT is not among them: RFC 8656 section 7.2 lets a server that cannot set the DF bit
 treat it as unknown, and virtual relayed addresses have no IP header to set it in."""
+
+
+@unique
+class PasswordAlgorithm(IntEnum):
+    """How the key of a long-term credential is made (RFC 8489 section 18.5.1)."""
+
+    MD5 = 0x0001
+    SHA256 = 0x0002
 
 
 class TransportAddress(NamedTuple):
@@ -131,6 +142,26 @@ def decode_first_byte(value: bytes, length: int) -> int:
         STUNError: wrong length.
     """
     return _exactly(value, length)[0]
+
+
+def encode_password_algorithm(algorithm: PasswordAlgorithm) -> bytes:
+    """Return a PASSWORD-ALGORITHM value, or an entry of PASSWORD-ALGORITHMS.
+
+    Layout: ``algorithm:16 parameters_length:16 parameters``; neither algorithm has parameters.
+    """
+    return algorithm.to_bytes(2) + bytes(2)
+
+
+def decode_password_algorithm(value: bytes) -> PasswordAlgorithm:
+    """Read PASSWORD-ALGORITHM.
+
+    Raises:
+        STUNError: an unknown algorithm, or one with parameters.
+    """
+    for algorithm in PasswordAlgorithm:
+        if value == encode_password_algorithm(algorithm):
+            return algorithm
+    raise STUNError("not a password algorithm of this server")
 
 
 def unknown_attributes(message: STUNMessage) -> tuple[int, ...]:

@@ -49,6 +49,12 @@ class Counters:
     bytes_out: int = 0
     forwarded: int = 0
     """Datagrams passed from one allocation to another."""
+    connections: int = 0
+    """Over TCP and TLS, open now."""
+    connections_refused: int = 0
+    """As there were too many, from one source or in all."""
+    connections_timed_out: int = 0
+    """Without an allocation, or with a frame or answer that took too long."""
     allocations: int = 0
     """Live now."""
     allocations_created: int = 0

@@ -42,6 +42,12 @@ def transport_of(five_tuple: FiveTuple) -> Transport:
     return Transport(five_tuple[0] >> _TRANSPORT_SHIFT)
 
 
+def source_of(five_tuple: FiveTuple) -> bytes:
+    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address."""
+    ip = client_address(five_tuple).ip
+    return ip if len(ip) == 4 else ip[:8]
+
+
 def client_address(five_tuple: FiveTuple) -> TransportAddress:
     """Return the client's (server-reflexive) transport address."""
     address = five_tuple[1]

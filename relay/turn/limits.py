@@ -23,6 +23,9 @@ class Limits:
     allocations_per_side: int = 2
     """Of a ticket: one in use, and one more while a client changes its network."""
 
+    allocations_per_address: int = 200
+    """Of one source, an IPv4 address or a /64 of IPv6: the people behind one NAT."""
+
     allocations: int = 20_000
     """In all; at about 2 KB each they fit in 40 MB."""
 

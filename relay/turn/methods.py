@@ -136,6 +136,12 @@ class Methods:
                 self._forwarding.purge(now, allocation)
                 self._table.reschedule(allocation)
 
+    def disconnected(self, five_tuple: FiveTuple) -> None:
+        """Remove the client's allocation, live or expired, if there is one."""
+        allocation = self._table.get(five_tuple)
+        if allocation is not None:
+            self.remove(allocation)
+
     def remove(self, allocation: Allocation) -> None:
         """Forget an allocation with all that leads to it."""
         self._forwarding.disconnect(allocation)

@@ -14,7 +14,14 @@ from relay.turn.attributes import (
     encode_xor_address,
     unknown_attributes,
 )
-from relay.turn.auth import Credential, Identify, LongTermCredentials, Nonces, Password
+from relay.turn.auth import (
+    PASSWORD_ALGORITHMS,
+    Credential,
+    Identify,
+    LongTermCredentials,
+    Nonces,
+    Password,
+)
 from relay.turn.counters import Counters, Drop
 from relay.turn.errors import ErrorCode, RefusedError, STUNError
 from relay.turn.five_tuple import FiveTuple, client_address
@@ -76,6 +83,15 @@ class TURNServer:
             return self._forwarding.channel_data(now, five_tuple, datagram)
         return self._stun(now, five_tuple, datagram)
 
+    def lifetime(self, now: float, five_tuple: FiveTuple) -> float | None:
+        """Return for how many seconds the client's allocation lives yet, None without one."""
+        allocation = self._table.find(now, five_tuple)
+        return None if allocation is None else allocation.expires - now
+
+    def disconnected(self, five_tuple: FiveTuple) -> None:
+        """Remove the allocation of a client whose connection, over TCP or TLS, has ended."""
+        self._methods.disconnected(five_tuple)
+
     def expire(self, now: float) -> None:
         """Remove what has expired; until then it is unusable but occupies memory."""
         self._methods.expire(now)
@@ -122,10 +138,12 @@ class TURNServer:
                 nonce = self._credentials.nonces.issue(now, client)
                 challenge.append((AttributeType.REALM, self._credentials.realm.encode()))
                 challenge.append((AttributeType.NONCE, nonce))
+                # RFC 8489 section 9.2.4: both responses MUST include PASSWORD-ALGORITHMS.
+                challenge.append((AttributeType.PASSWORD_ALGORITHMS, PASSWORD_ALGORITHMS))
             return self._error(message, refusal, credential, challenge)
 
     def _answer(self, request: Request) -> bytes:
-        message, key = request.message, request.credential.key
+        message = request.message
         match message.method:
             case Method.ALLOCATE:
                 return self._allocate(request)
@@ -135,7 +153,7 @@ class TURNServer:
                 attributes = self._methods.create_permission(request)
             case _:
                 attributes = self._methods.channel_bind(request)
-        return _success(message, attributes, key)
+        return _success(message, attributes, request.credential)
 
     def _allocate(self, request: Request) -> bytes:
         message = request.message
@@ -149,7 +167,7 @@ class TURNServer:
             raise RefusedError(ErrorCode.ALLOCATION_MISMATCH)
         allocation, attributes = self._methods.allocate(request)
         allocation.transaction_id = message.transaction_id
-        allocation.response = _success(message, attributes, request.credential.key)
+        allocation.response = _success(message, attributes, request.credential)
         return allocation.response
 
     def _error(
@@ -166,14 +184,7 @@ class TURNServer:
         if refusal.unknown:
             listed = encode_unknown_attributes(refusal.unknown)
             error.append((AttributeType.UNKNOWN_ATTRIBUTES, listed))
-        return encode_message(
-            message.method,
-            MessageClass.ERROR,
-            message.transaction_id,
-            [*error, *(attributes or [])],
-            key=credential.key if credential is not None else None,
-            fingerprint=message.has_fingerprint,
-        )
+        return _response(message, MessageClass.ERROR, [*error, *(attributes or [])], credential)
 
     def _count(self, code: ErrorCode) -> None:
         if code is ErrorCode.UNAUTHENTICATED:
@@ -188,12 +199,24 @@ class TURNServer:
         return []
 
 
-def _success(message: STUNMessage, attributes: list[Attribute], key: bytes | None = None) -> bytes:
+def _success(
+    message: STUNMessage, attributes: list[Attribute], credential: Credential | None = None
+) -> bytes:
+    return _response(message, MessageClass.SUCCESS, attributes, credential)
+
+
+def _response(
+    message: STUNMessage,
+    message_class: MessageClass,
+    attributes: list[Attribute],
+    credential: Credential | None,
+) -> bytes:
     return encode_message(
         message.method,
-        MessageClass.SUCCESS,
+        message_class,
         message.transaction_id,
         attributes,
-        key=key,
+        key=credential.key if credential is not None else None,
+        sha256=credential is not None and credential.sha256,
         fingerprint=message.has_fingerprint,
     )

@@ -1,6 +1,6 @@
-"""STUN messages as bytes and as values (RFC 8489 sections 5, 14.5 and 14.7; spec/turn.md).
+"""STUN messages as bytes and as values (RFC 8489 sections 5 and 14.5 to 14.7; spec/turn.md).
 
-It knows header, attribute framing, MESSAGE-INTEGRITY and FINGERPRINT, not what the other
+It knows header, attribute framing, both integrity attributes and FINGERPRINT, not what the other
 attributes mean (`relay.turn.attributes`) nor who may send what.
 
 Layout, big-endian: ``type:16 length:16 cookie:32 transaction_id:96`` and then attributes of
@@ -10,7 +10,7 @@ Layout, big-endian: ``type:16 length:16 cookie:32 transaction_id:96`` and then a
 import binascii
 import hmac
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from typing import Final
@@ -22,6 +22,7 @@ HEADER_LENGTH: Final = 20
 TRANSACTION_ID_LENGTH: Final = 12
 
 MESSAGE_INTEGRITY: Final = 0x0008
+MESSAGE_INTEGRITY_SHA256: Final = 0x001C
 FINGERPRINT: Final = 0x8028
 
 MAX_ATTRIBUTES: Final = 32
@@ -30,10 +31,15 @@ MAX_ATTRIBUTES: Final = 32
 _HEADER: Final = struct.Struct("!HHI12s")
 _ATTRIBUTE: Final = struct.Struct("!HH")
 _MAC_LENGTH: Final = 20
+_MAC_SHA256_LENGTHS: Final = range(16, 33, 4)
 _CRC_LENGTH: Final = 4
 _FINGERPRINT_XOR: Final = 0x5354554E
 _CLASS_MASK: Final = 0x0110
 _METHOD_MASK: Final = 0x3EEF
+_SIGNATURES: Final = {
+    False: (MESSAGE_INTEGRITY, "sha1", _MAC_LENGTH),
+    True: (MESSAGE_INTEGRITY_SHA256, "sha256", max(_MAC_SHA256_LENGTHS)),
+}
 _PADDING: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 
@@ -62,20 +68,30 @@ class MessageClass(IntEnum):
 
 Attribute = tuple[int, bytes]
 
+Integrity = tuple[bytes, bytes]
+"""The bytes that an integrity attribute covers, and its value."""
+
 
 @dataclass(frozen=True, slots=True)
 class STUNMessage:
-    """A parsed message. ``attributes`` ends before MESSAGE-INTEGRITY.
+    """A parsed message. ``attributes`` ends before the first integrity attribute.
 
-    ``integrity`` is the bytes that MESSAGE-INTEGRITY covers and its value, or None without one.
+    ``integrity`` and ``integrity_sha256`` are of MESSAGE-INTEGRITY and MESSAGE-INTEGRITY-SHA256,
+    or None without one.
     """
 
     method: int
     message_class: MessageClass
     transaction_id: bytes
     attributes: tuple[Attribute, ...]
-    integrity: tuple[bytes, bytes] | None
+    integrity: Integrity | None
+    integrity_sha256: Integrity | None
     has_fingerprint: bool
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the message has an integrity attribute, verified or not."""
+        return self.integrity is not None or self.integrity_sha256 is not None
 
     def first(self, kind: int) -> bytes | None:
         """Return the value of the first attribute of this type; later ones do not count."""
@@ -89,16 +105,21 @@ class STUNMessage:
         return [value for found, value in self.attributes if found == kind]
 
     def verify_integrity(self, key: bytes) -> None:
-        """Check MESSAGE-INTEGRITY under ``key``.
+        """Check MESSAGE-INTEGRITY-SHA256 under ``key`` or, without one, MESSAGE-INTEGRITY.
 
         Raises:
-            STUNError: there is none, or it is another key's.
+            STUNError: there is neither, or it is another key's.
         """
-        if self.integrity is None:
+        integrity, digest = self.integrity_sha256, "sha256"
+        if integrity is None:
+            integrity, digest = self.integrity, "sha1"
+        if integrity is None:
             raise STUNError("the message carries no MESSAGE-INTEGRITY")
-        covered, mac = self.integrity
-        if not hmac.compare_digest(_message_integrity(covered, key), mac):
-            raise STUNError("MESSAGE-INTEGRITY does not match")
+        covered, mac = integrity
+        # RFC 8489 section 14.6: the value MUST be the full 32 bytes unless the usage allows
+        # truncation. TURN does not, so a truncated one never matches.
+        if not hmac.compare_digest(hmac.digest(key, covered, digest), mac):
+            raise STUNError("the message integrity does not match")
 
 
 def parse_message(data: bytes) -> STUNMessage:
@@ -115,13 +136,14 @@ def parse_message(data: bytes) -> STUNMessage:
         raise STUNError("not a STUN header")
     if length % 4 or length != len(data) - HEADER_LENGTH:
         raise STUNError("the length does not match the datagram")
-    attributes, integrity, has_fingerprint = _parse_attributes(data)
+    attributes, integrity, integrity_sha256, has_fingerprint = _parse_attributes(data)
     return STUNMessage(
         method=message_type & _METHOD_MASK,
         message_class=MessageClass(message_type & _CLASS_MASK),
         transaction_id=transaction_id,
         attributes=attributes,
         integrity=integrity,
+        integrity_sha256=integrity_sha256,
         has_fingerprint=has_fingerprint,
     )
 
@@ -133,14 +155,19 @@ def encode_message(
     attributes: Iterable[Attribute],
     *,
     key: bytes | None = None,
+    sha256: bool = False,
     fingerprint: bool = False,
 ) -> bytes:
-    """Return the bytes of a message, with MESSAGE-INTEGRITY under ``key`` and FINGERPRINT."""
+    """Return the bytes of a message, signed under ``key``, with FINGERPRINT if asked for.
+
+    The signature is MESSAGE-INTEGRITY-SHA256 with ``sha256``, else MESSAGE-INTEGRITY.
+    """
     body = b"".join(_encode_attribute(kind, value) for kind, value in attributes)
     data = _HEADER.pack(method | message_class, len(body), MAGIC_COOKIE, transaction_id) + body
     if key is not None:
-        covered = _with_length(data, extra=_ATTRIBUTE.size + _MAC_LENGTH)
-        data = covered + _encode_attribute(MESSAGE_INTEGRITY, _message_integrity(covered, key))
+        kind, digest, length = _SIGNATURES[sha256]
+        covered = _with_length(data, extra=_ATTRIBUTE.size + length)
+        data = covered + _encode_attribute(kind, hmac.digest(key, covered, digest))
     if fingerprint:
         covered = _with_length(data, extra=_ATTRIBUTE.size + _CRC_LENGTH)
         data = covered + _encode_attribute(FINGERPRINT, _fingerprint(covered))
@@ -149,9 +176,10 @@ def encode_message(
 
 def _parse_attributes(
     data: bytes,
-) -> tuple[tuple[Attribute, ...], tuple[bytes, bytes] | None, bool]:
+) -> tuple[tuple[Attribute, ...], Integrity | None, Integrity | None, bool]:
     attributes: list[Attribute] = []
-    integrity: tuple[bytes, bytes] | None = None
+    integrity: Integrity | None = None
+    integrity_sha256: Integrity | None = None
     position, count = HEADER_LENGTH, 0
     while position < len(data):
         kind, value, following = _attribute_at(data, position)
@@ -160,16 +188,19 @@ def _parse_attributes(
             raise STUNError("too many attributes")
         if kind == FINGERPRINT:
             _check_fingerprint(data, position, value)
-            return tuple(attributes), integrity, True
-        # RFC 8489 section 14.5: attributes after MESSAGE-INTEGRITY MUST be ignored, FINGERPRINT
-        # excepted.
-        if integrity is None:
-            if kind == MESSAGE_INTEGRITY:
-                integrity = (_covered(data, position), _exactly(value, _MAC_LENGTH))
-            else:
+            return tuple(attributes), integrity, integrity_sha256, True
+        # RFC 8489 sections 14.5 and 14.6: attributes after MESSAGE-INTEGRITY, except
+        # MESSAGE-INTEGRITY-SHA256 and FINGERPRINT, and all after MESSAGE-INTEGRITY-SHA256 except
+        # FINGERPRINT, MUST be ignored.
+        if integrity_sha256 is None:
+            if kind == MESSAGE_INTEGRITY_SHA256:
+                integrity_sha256 = _covered(data, position, value, _MAC_SHA256_LENGTHS)
+            elif integrity is None and kind == MESSAGE_INTEGRITY:
+                integrity = _covered(data, position, value, (_MAC_LENGTH,))
+            elif integrity is None:
                 attributes.append((kind, value))
         position = following
-    return tuple(attributes), integrity, False
+    return tuple(attributes), integrity, integrity_sha256, False
 
 
 def _attribute_at(data: bytes, position: int) -> tuple[int, bytes, int]:
@@ -186,17 +217,15 @@ def _encode_attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(kind, len(value)) + value + _PADDING[len(value) % 4]
 
 
-def _covered(data: bytes, position: int) -> bytes:
-    # RFC 8489 section 14.5: the length that is authenticated ends after MESSAGE-INTEGRITY.
-    return _with_length(data[:position], extra=_ATTRIBUTE.size + _MAC_LENGTH)
+def _covered(data: bytes, position: int, mac: bytes, lengths: Collection[int]) -> Integrity:
+    if len(mac) not in lengths:
+        raise STUNError("an integrity attribute has the wrong length")
+    # RFC 8489 section 14.5: the length that is authenticated ends after the integrity attribute.
+    return _with_length(data[:position], extra=_ATTRIBUTE.size + len(mac)), mac
 
 
 def _with_length(data: bytes, *, extra: int) -> bytes:
     return data[:2] + (len(data) - HEADER_LENGTH + extra).to_bytes(2) + data[4:]
-
-
-def _message_integrity(covered: bytes, key: bytes) -> bytes:
-    return hmac.digest(key, covered, "sha1")
 
 
 def _check_fingerprint(data: bytes, position: int, value: bytes) -> None:

@@ -57,7 +57,7 @@ class World:
     """The core, a clock, and any number of clients."""
 
     def __init__(self, **limits):
-        self.limits = Limits(**limits)
+        self.limits = Limits(**{"allocations_per_address": 1000, **limits})
         self.core = make_core(limits=self.limits)
         self.now = NOW
         self._ports = itertools.count(20_000)

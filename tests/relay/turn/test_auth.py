@@ -1,14 +1,29 @@
 """Long-term credentials and stateless nonces: attack line T3."""
 
+import base64
+import hashlib
+import hmac
 import os
 
 import aioice.stun
 import pytest
 
 from relay.turn.attributes import AttributeType as Type
-from relay.turn.attributes import TransportAddress
-from relay.turn.auth import NONCE_LIFETIME, Nonces, long_term_key
-from relay.turn.stun import MessageClass, Method, encode_message
+from relay.turn.attributes import PasswordAlgorithm, TransportAddress
+from relay.turn.auth import (
+    NONCE_COOKIE,
+    NONCE_LENGTH,
+    NONCE_LIFETIME,
+    Nonces,
+    long_term_key,
+)
+from relay.turn.stun import (
+    MESSAGE_INTEGRITY_SHA256,
+    MessageClass,
+    Method,
+    encode_message,
+    parse_message,
+)
 
 HERE = TransportAddress.parse("192.0.2.1", 1234)
 NOW = 1_800_000_000.0
@@ -43,7 +58,8 @@ def test_tampered_nonces():
         flipped[bit // 8] ^= 1 << bit % 8
         assert not nonces.is_valid(NOW, bytes(flipped), HERE)
     others = [nonce[:length] for length in range(len(nonce))]
-    for other in [*others, nonce + b"=", nonce + nonce, b"\xff" * 20, b"A" * 20]:
+    features = [NONCE_COOKIE[:9] + bits + nonce[13:] for bits in (b"AAAA", b"QAAA", b"wAAA")]
+    for other in [*others, *features, nonce + b"=", nonce + nonce, b"\xff" * 33, b"A" * 33]:
         assert not nonces.is_valid(NOW, other, HERE)
 
 
@@ -68,7 +84,7 @@ def test_challenge_then_success(world):
     response = client.answer(bare)
     assert response.error_code == 401
     assert response.attributes["REALM"] == "e2ecall"
-    assert len(response.attributes["NONCE"]) == 20
+    assert len(response.attributes["NONCE"]) == NONCE_LENGTH
     assert client.allocate().error_code is None
 
 
@@ -183,7 +199,7 @@ def test_stale_nonce_is_told_only_to_who_knows_the_password(world):
     """T3: with a bad password and a bad nonce the answer is 401 (TURN-20)."""
     client = world.client()
     client.challenge()
-    client.nonce, client.password = b"x" * 20, "guess"
+    client.nonce, client.password = b"x" * 33, "guess"
     assert client.allocate().error_code == 401
 
 
@@ -197,7 +213,7 @@ def test_any_worker_serves(turn):
 
 
 def test_challenges_are_small(world):
-    """T3: whatever is sent, an unauthenticated answer stays within 80 bytes (TURN-22)."""
+    """T3: whatever is sent, an unauthenticated answer stays within 100 bytes (TURN-22)."""
     client = world.client()
     for method in (Method.ALLOCATE, Method.REFRESH, Method.CREATE_PERMISSION, Method.CHANNEL_BIND):
         for attributes in ([], [(0x8022, b"x" * 700)], [(0x7777, b"")]):
@@ -205,4 +221,152 @@ def test_challenges_are_small(world):
                 method, MessageClass.REQUEST, os.urandom(12), attributes, fingerprint=True
             )
             ((_, reply),) = client.send(data)
-            assert len(reply) <= 80
+            assert len(reply) <= 100
+
+
+# Password algorithms and SHA-256.
+
+SHA256_ALGORITHM = bytes((0, 2, 0, 0))
+MD5_ALGORITHM = bytes((0, 1, 0, 0))
+OFFERED = SHA256_ALGORITHM + MD5_ALGORITHM
+CHOSEN = (Type.PASSWORD_ALGORITHM, SHA256_ALGORITHM)
+LIST = (Type.PASSWORD_ALGORITHMS, OFFERED)
+
+
+def sha256_request(client, method, *attributes, algorithm=PasswordAlgorithm.SHA256, mac=32):
+    """Give a request signed with MESSAGE-INTEGRITY-SHA256, its value cut to ``mac`` bytes."""
+    client.challenge()
+    realm = client.realm.decode()
+    key = long_term_key(client.username, realm, client.password, algorithm)
+    values = [
+        *attributes,
+        (Type.USERNAME, client.username.encode()),
+        (Type.REALM, client.realm),
+        (Type.NONCE, client.nonce),
+    ]
+    data = encode_message(method, MessageClass.REQUEST, os.urandom(12), values)
+    data = data[:2] + (len(data) - 20 + 4 + mac).to_bytes(2) + data[4:]
+    tag = hmac.digest(key, data, "sha256")[:mac]
+    return data + MESSAGE_INTEGRITY_SHA256.to_bytes(2) + mac.to_bytes(2) + tag
+
+
+def reply_to(client, data):
+    ((_, reply),) = client.send(data)
+    return parse_message(reply)
+
+
+def code(response):
+    value = response.first(Type.ERROR_CODE)
+    return None if value is None else value[2] * 100 + value[3]
+
+
+def test_challenge_offers_algorithms(world):
+    """401 and 438 list SHA-256 and MD5, and the nonce says that they do (TURN-24)."""
+    client = world.client()
+    bare = encode_message(Method.ALLOCATE, MessageClass.REQUEST, os.urandom(12), [world_udp()])
+    unauthenticated = reply_to(client, bare)
+    request = client.signed(Method.ALLOCATE, [world_udp()])
+    world.now += NONCE_LIFETIME
+    stale = reply_to(client, request)
+    assert [code(unauthenticated), code(stale)] == [401, 438]
+    for response in (unauthenticated, stale):
+        assert response.first(Type.PASSWORD_ALGORITHMS) == OFFERED
+        nonce = response.first(Type.NONCE)
+        assert nonce.startswith(b"obMatJos2")
+        assert base64.b64decode(nonce[9:13]) == bytes((0x80, 0, 0))
+
+
+@pytest.mark.parametrize("algorithm", list(PasswordAlgorithm))
+def test_sha256(world, algorithm):
+    """A request that names an algorithm is verified and answered with SHA-256 (TURN-24)."""
+    client = world.client()
+    chosen = (Type.PASSWORD_ALGORITHM, algorithm.to_bytes(2) + bytes(2))
+    data = sha256_request(client, Method.ALLOCATE, world_udp(), chosen, LIST, algorithm=algorithm)
+    response = reply_to(client, data)
+    assert code(response) is None
+    assert response.integrity is None
+    key = long_term_key(client.username, "e2ecall", client.password, algorithm)
+    response.verify_integrity(key)
+    again = sha256_request(client, Method.REFRESH, chosen, algorithm=algorithm)
+    assert code(reply_to(client, again)) is None
+
+
+def test_sha256_key():
+    """The key is SHA-256 over username, realm and password (RFC 8489 section 18.5.1.2; TURN-24)."""
+    expected = hashlib.sha256(b"user:realm:pass").digest()
+    assert long_term_key("user", "realm", "pass", PasswordAlgorithm.SHA256) == expected
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        [CHOSEN],
+        [LIST],
+        [CHOSEN, (Type.PASSWORD_ALGORITHMS, MD5_ALGORITHM)],
+        [(Type.PASSWORD_ALGORITHM, MD5_ALGORITHM), (Type.PASSWORD_ALGORITHMS, MD5_ALGORITHM)],
+        [CHOSEN, (Type.PASSWORD_ALGORITHMS, MD5_ALGORITHM + SHA256_ALGORITHM)],
+        [(Type.PASSWORD_ALGORITHM, bytes((0, 3, 0, 0))), LIST],
+        [(Type.PASSWORD_ALGORITHM, bytes((0, 2, 0, 4)) + bytes(4)), LIST],
+    ],
+)
+def test_bid_down(world, attributes):
+    """T3: a list other than the one that was offered, or half a choice, is a 400 (TURN-24)."""
+    client = world.client()
+    data = sha256_request(client, Method.ALLOCATE, world_udp(), *attributes)
+    assert code(reply_to(client, data)) == 400
+    assert world.core.counters.allocations == 0
+
+
+@pytest.mark.parametrize("mac", [16, 20, 28])
+def test_truncated_sha256(world, mac):
+    """T3: a cut MESSAGE-INTEGRITY-SHA256 does not authenticate (TURN-24)."""
+    client = world.client()
+    data = sha256_request(client, Method.ALLOCATE, world_udp(), CHOSEN, LIST, mac=mac)
+    assert code(reply_to(client, data)) == 401
+
+
+@pytest.mark.parametrize("mac", [0, 12, 18, 36])
+def test_sha256_of_no_length(world, mac):
+    """M4: a MESSAGE-INTEGRITY-SHA256 of a length that cannot be is dropped (TURN-02)."""
+    client = world.client()
+    data = bytearray(sha256_request(client, Method.ALLOCATE, world_udp(), CHOSEN, LIST))
+    end = len(data) - 36
+    body = data[:end] + b"\0\x1c" + mac.to_bytes(2) + bytes(mac + -mac % 4)
+    body[2:4] = (len(body) - 20).to_bytes(2)
+    assert client.send(bytes(body)) == []
+
+
+def test_wrong_sha256_beside_a_right_sha1(world):
+    """T3: where both integrity attributes are present SHA-256 counts (TURN-24)."""
+    client = world.client()
+    data = client.signed(Method.ALLOCATE, [world_udp()], fingerprint=False)
+    data += b"\0\x1c\0\x20" + bytes(32)
+    data = data[:2] + (len(data) - 20).to_bytes(2) + data[4:]
+    assert code(reply_to(client, data)) == 401
+    assert world.core.counters.allocations == 0
+
+
+def test_attributes_after_sha256(world):
+    """Attributes behind MESSAGE-INTEGRITY-SHA256 are nobody's (TURN-04)."""
+    client = world.client()
+    data = sha256_request(client, Method.ALLOCATE, world_udp(), CHOSEN, LIST)
+    data += bytes.fromhex("000d000400000e10") + bytes.fromhex("77770000") + b"\0\x08\0\0"
+    data = data[:2] + (len(data) - 20).to_bytes(2) + data[4:]
+    response = reply_to(client, data)
+    assert code(response) is None
+    assert int.from_bytes(response.first(Type.LIFETIME)) == 600
+
+
+@pytest.mark.parametrize("with_username", [True, False])
+def test_userhash(world, with_username):
+    """USERHASH is known and opens nothing: a 401 alone, ignored beside USERNAME (TURN-24)."""
+    client = world.client()
+    client.challenge()
+    digest = hashlib.sha256(f"{client.username}:e2ecall".encode()).digest()
+    values = [world_udp(), (Type.USERHASH, digest), (Type.REALM, client.realm)]
+    values += [(Type.NONCE, client.nonce)]
+    if with_username:
+        values.append((Type.USERNAME, client.username.encode()))
+    key = long_term_key(client.username, "e2ecall", client.password)
+    data = encode_message(Method.ALLOCATE, MessageClass.REQUEST, os.urandom(12), values, key=key)
+    assert code(reply_to(client, data)) == (None if with_username else 401)

@@ -107,6 +107,22 @@ def test_successor_on_a_five_tuple_inherits_nothing(world):
     assert second.channel_data(0x4001, b"data") == []
 
 
+def test_other_side_never_comes(world):
+    """Who waits alone has 403 for every peer and one allocation until the ticket ends (TURN-36)."""
+    client = world.client(expires_in=3000)
+    client.allocate()
+    for _ in range(4):
+        for peer in (("198.18.0.1", 50_000), client.five_tuple[1]):
+            assert client.permit(peer).error_code == 403
+            assert client.bind(peer, 0x4000).error_code == 403
+            assert client.send_indication(peer, b"data") == []
+        world.pass_time(599)
+        assert client.refresh(600).error_code is None
+        assert world.core.counters.allocations == 1
+    world.pass_time(2400)
+    assert world.core.counters.allocations == 0
+
+
 def test_own_side_is_in_the_ticket(world):
     """Two allocations of one side reach one another: the ticket is the bound (TURN-30)."""
     first, other = world.client(), world.client()
