@@ -25,6 +25,8 @@ SECRETS: Final = (("turn", "secret"), ("storage", "dsn"))
 
 Positive = Annotated[float, Meta(gt=0)]
 Bound = Annotated[int, Meta(ge=1, le=1_000_000)]
+Addresses = str | Annotated[tuple[str, ...], Meta(max_length=8)]
+"""One ``HOST:PORT``, or several: an IPv4 and an IPv6 one, for instance."""
 
 
 class RelaySection(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,9 +58,14 @@ class TLSSection(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TurnSection(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[turn]``: the media relay. ``urls`` is what clients are told; empty: derived."""
+    """``[turn]``: the media relay. ``urls`` is what clients are told; empty: derived.
 
-    listen: str = "0.0.0.0:3478"
+    ``listen`` is UDP; ``listen_tcp`` and ``listen_tls`` are for networks that let no UDP through.
+    """
+
+    listen: Addresses = "0.0.0.0:3478"
+    listen_tcp: Addresses = ()
+    listen_tls: Addresses = ()
     urls: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
     secret: str = ""
     ticket_seconds: Annotated[int, Meta(ge=60, le=MAX_LIFETIME)] = DEFAULT_LIFETIME
@@ -88,6 +95,11 @@ class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     tickets_per_account_and_hour: Bound = 240
     allocations: Bound = 20_000
     allocations_per_side: Bound = 2
+    allocations_per_address: Bound = 200
+    allocation_seconds: Annotated[int, Meta(ge=600, le=MAX_LIFETIME)] = 3600
+    allocation_bytes_per_second: Annotated[int, Meta(ge=10_000, le=1_000_000_000)] = 2_500_000
+    turn_connections: Bound = 4000
+    turn_connections_per_address: Bound = 200
 
 
 class OperationSection(Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,6 +155,8 @@ def development(config: Config, data_dir: Path) -> Config:
         turn=replace(
             config.turn,
             listen="127.0.0.1:0",
+            listen_tcp="127.0.0.1:0",
+            listen_tls="127.0.0.1:0" if config.tls.certificate else (),
             urls=(),
             secret=config.turn.secret or secrets.token_urlsafe(32),
         ),
@@ -163,6 +177,13 @@ def host_port(text: str, what: str) -> tuple[str, int]:
     if not port.isdigit() or int(port) > 65_535:
         raise OperatorError(f"{what} has no valid port: {text!r}")
     return bare, int(port)
+
+
+def addresses(value: Addresses) -> tuple[str, ...]:
+    """Return the one address, or the several, that a key names."""
+    if isinstance(value, tuple):
+        return value
+    return (value,) if value else ()
 
 
 def join_host_port(host: str, port: int) -> str:
@@ -202,7 +223,7 @@ def _overlay(plain: dict[str, Any], environment: Mapping[str, str]) -> None:
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
-    if kind == tuple[str, ...]:
+    if kind in {tuple[str, ...], Addresses}:
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
         return msgspec.convert(text, kind, strict=False)

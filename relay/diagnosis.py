@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from relay.config import ENVIRONMENT_PREFIX, Config, host_port
+from relay.config import ENVIRONMENT_PREFIX, Config, addresses, host_port
 from relay.errors import ConfigurationError, OperatorError, Problem
 from relay.services.tickets import MIN_SECRET_BYTES
 from relay.wire.names import RELAY_NAME
@@ -42,6 +42,7 @@ def check(config: Config) -> None:
         *_of_name(config),
         *_of_data_dir(config),
         *_of_listeners(config),
+        *_of_turn_listeners(config),
         *_of_proxies(config),
         *_of_origins(config),
         *_of_tls(config),
@@ -129,17 +130,31 @@ def _of_listeners(config: Config) -> Iterator[Problem]:
                 "is reachable from outside without TLS",
                 "set [tls], or signalling.behind_proxy = true where a proxy speaks TLS for it",
             )
-    try:
-        host, _ = host_port(config.turn.listen, "")
-        ipaddress.ip_address(host)
-    except OperatorError as error:
-        yield Problem("turn.listen", str(error).strip(), 'as in "0.0.0.0:3478"')
-    except ValueError:
-        yield Problem(
-            "turn.listen",
-            f"needs a numeric address, not {host!r}",
-            "0.0.0.0 is every IPv4 address of this machine, [::] every IPv6 address",
-        )
+
+
+def _of_turn_listeners(config: Config) -> Iterator[Problem]:
+    turn = config.turn
+    for key, value in (
+        ("turn.listen", turn.listen),
+        ("turn.listen_tcp", turn.listen_tcp),
+        ("turn.listen_tls", turn.listen_tls),
+    ):
+        for address in addresses(value):
+            try:
+                host, _ = host_port(address, "")
+                ipaddress.ip_address(host)
+            except OperatorError as error:
+                yield Problem(key, str(error).strip(), 'as in "0.0.0.0:3478"')
+            except ValueError:
+                yield Problem(
+                    key,
+                    f"needs a numeric address, not {host!r}",
+                    "0.0.0.0 is every IPv4 address of this machine, [::] every IPv6 address",
+                )
+    if not addresses(turn.listen):
+        yield Problem("turn.listen", "names no address", 'as in "0.0.0.0:3478"')
+    if turn.listen_tls and not config.tls.certificate:
+        yield Problem("turn.listen_tls", "needs a certificate", "set [tls]")
 
 
 def _of_proxies(config: Config) -> Iterator[Problem]:

@@ -41,8 +41,12 @@ certificate = ""
 key = ""
 
 [turn]
-# UDP. Clients are told the relay's host with this port, unless `urls` says otherwise.
+# UDP, and TCP and TLS for networks that let no UDP through. Each is one address or several, as in
+# ["0.0.0.0:3478", "[::]:3478"]; TLS needs [tls] and is usually "0.0.0.0:5349". Clients are told the
+# relay's host with these ports, unless `urls` says otherwise.
 listen = "0.0.0.0:3478"
+listen_tcp = "0.0.0.0:3478"
+listen_tls = []
 urls = []
 secret_file = "turn.secret"
 ticket_seconds = 43200
@@ -61,6 +65,16 @@ connections_per_address = 200
 registrations_per_address_and_hour = 20
 fetches_per_address_and_minute = 60
 sends_per_address_and_minute = 1200
+# TURN allocations: each end of a call needs one, and for a moment two when its network changes.
+# One that is not refreshed ends after allocation_seconds.
+allocations = 20000
+allocations_per_side = 2
+allocations_per_address = 200
+allocation_seconds = 3600
+allocation_bytes_per_second = 2500000
+# TURN over TCP and TLS.
+turn_connections = 4000
+turn_connections_per_address = 200
 
 [operation]
 # HOST:PORT where Prometheus may read /metrics; they name nobody. Empty: only on the admin socket.

@@ -132,6 +132,9 @@ class _Live(Collector):
 
 def _of_media(media: Counters) -> Iterable[Metric]:
     yield _gauge("media_allocations", "TURN allocations.", media.allocations)
+    yield _gauge("media_connections", "TURN over TCP and TLS.", media.connections)
+    ended = {"refused": media.connections_refused, "timed_out": media.connections_timed_out}
+    yield _counters("media_connections_ended", "Connections that were closed.", "reason", ended)
     yield _counter("media_allocations_created", "Allocations so far.", media.allocations_created)
     yield _counter("media_forwarded", "Datagrams forwarded.", media.forwarded)
     yield _counter("media_worker_restarts", "Workers started anew.", media.worker_restarts)

@@ -72,6 +72,8 @@ class Node:
     """Who connects, where a trusted proxy says so."""
     clock: Callable[[], float]
     capture: Capture | None
+    limit_media: Callable[[LimitsSection], None]
+    """Puts other bounds of the media relay into effect."""
     media: Callable[[], Counters]
     """What the media relay counted, up to date."""
     metrics: Metrics = field(default_factory=Metrics)

@@ -130,6 +130,7 @@ class Operation:
         node.is_open = new.relay.registration == "open"
         if new.limits != old.limits:
             node.limits = new.limits
+            node.limit_media(new.limits)
             node.quotas = Quotas.of(new.limits, self._storage, per_address=node.per_address)
         logs.configure(new.operation)
         self._config = new

@@ -3,15 +3,13 @@
 Signalling and the TURN server run side by side in one trio loop. It parses no command line.
 """
 
-import secrets
 import signal
-import socket
 import time
 from collections.abc import AsyncIterable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +17,11 @@ import structlog
 import trio
 
 from relay.config import Config, host_port, join_host_port
-from relay.errors import OperatorError, StorageError, TicketError
+from relay.errors import StorageError
+from relay.io import turn
 from relay.io.admin import Admin, open_socket_file
 from relay.io.backends import open_backend
 from relay.io.capture import Capture
-from relay.io.datagram import open_socket, serve_turn
 from relay.io.drain import drain
 from relay.io.node import Node, Quotas
 from relay.io.operation import Operation, Orders
@@ -31,18 +29,14 @@ from relay.io.signalling import PATH, Signalling, open_listener
 from relay.io.state import admin_socket, data_directory, relay_key
 from relay.io.storage import Storage
 from relay.io.tls import Certificates
-from relay.services import tickets
 from relay.services.delivery import Readers
 from relay.services.signatures import RelayKey
-from relay.turn.limits import Limits
-from relay.turn.server import TURNServer
 
 log = structlog.get_logger()
 
 SWEEP_SECONDS: Final = 60.0
 PROBE_SECONDS: Final = 2.0
 """How often the storage is tried, for ``/readyz``."""
-NONCE_KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +85,18 @@ async def run(
         if options.capture is not None:
             capture = stack.enter_context(Capture(options.capture))
         certificates = _certificates(config)
-        udp = stack.enter_context(_turn_socket(config))
+        listeners = stack.enter_context(turn.open_listeners(config, certificates))
         host, port = host_port(config.signalling.listen, "signalling.listen")
         listener, port = await open_listener(host, port)
         await stack.enter_async_context(listener)
-        core = _turn_core(config)
-        node = _node(config, options, key, storage, readers, capture, core)
+        media = turn.Media(config, per_address=not options.is_development)
+        node = _node(config, options, key, storage, readers, capture, media)
         node.name = node.name or join_host_port(host, port)
         ready = Ready(
             f"{'wss' if certificates else 'ws'}://{join_host_port(host, port)}{PATH}",
-            _turn_url(*udp.getsockname()[:2]),
+            listeners.bound_url(),
         )
-        node.turn_urls = config.turn.urls or (_announced_turn(config, node.name, ready.turn),)
+        node.turn_urls = config.turn.urls or listeners.urls(node.name)
         async with trio.open_nursery() as nursery:
             signalling = Signalling(node)
             await signalling.start(
@@ -111,7 +105,7 @@ async def run(
                 certificates=certificates,
                 origins=config.signalling.origins,
             )
-            await nursery.start(_serve_turn, core, udp, capture)
+            await nursery.start(partial(media.serve, listeners, capture=capture))
             orders = Orders()
             operation = Operation(
                 node,
@@ -154,7 +148,7 @@ def _node(
     storage: Storage,
     readers: Readers,
     capture: Capture | None,
-    core: TURNServer,
+    media: turn.Media,
 ) -> Node:
     per_address = not options.is_development
     return Node(
@@ -176,7 +170,8 @@ def _node(
         proxy_header=config.signalling.proxy_header,
         clock=time.time,
         capture=capture,
-        media=core.counters.current,
+        media=media.core.counters.current,
+        limit_media=media.limit,
     )
 
 
@@ -184,59 +179,6 @@ def _certificates(config: Config) -> Certificates | None:
     if not config.tls.certificate:
         return None
     return Certificates(config.tls.certificate, config.tls.key)
-
-
-def _turn_socket(config: Config) -> socket.socket:
-    host, port = host_port(config.turn.listen, "turn.listen")
-    try:
-        return open_socket(host, port)
-    except OSError as error:
-        raise OperatorError(f"cannot use UDP {host} port {port}: {error.strerror}") from error
-    except ValueError as error:
-        raise OperatorError("turn.listen needs a numeric address") from error
-
-
-def _turn_url(host: str, port: int) -> str:
-    return f"turn:{join_host_port(host, port)}?transport=udp"
-
-
-def _announced_turn(config: Config, name: str, bound: str) -> str:
-    """Return what clients are told: the bound address, or the relay's name if that is none."""
-    host, port = host_port(config.turn.listen, "turn.listen")
-    if port == 0 or not ip_address(host).is_unspecified:
-        return bound
-    own = name if name.endswith("]") or ":" not in name else name.rpartition(":")[0]
-    return f"turn:{own}:{port}?transport=udp"
-
-
-def _turn_core(config: Config) -> TURNServer:
-    secret = config.turn.secret.encode()
-
-    def identify(username: str, now: float) -> tickets.Identity | None:
-        try:
-            return tickets.open_id(secret, username, now)
-        except TicketError:
-            return None
-
-    return TURNServer(
-        identify=identify,
-        password=partial(tickets.password, secret),
-        nonce_key=secrets.token_bytes(NONCE_KEY_BYTES),
-        limits=Limits(
-            allocations=config.limits.allocations,
-            allocations_per_side=config.limits.allocations_per_side,
-        ),
-    )
-
-
-async def _serve_turn(
-    core: TURNServer,
-    udp: socket.socket,
-    capture: Capture | None,
-    task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    keep = None if capture is None else capture.datagram
-    await serve_turn([udp], core, capture=keep, task_status=task_status)
 
 
 async def _sweep(node: Node) -> None:

@@ -83,6 +83,10 @@ class TURNServer:
             return self._forwarding.channel_data(now, five_tuple, datagram)
         return self._stun(now, five_tuple, datagram)
 
+    def limit(self, limits: Limits) -> None:
+        """Put other bounds into effect; what exceeds them already may stay."""
+        self._table.limits = limits
+
     def lifetime(self, now: float, five_tuple: FiveTuple) -> float | None:
         """Return for how many seconds the client's allocation lives yet, None without one."""
         allocation = self._table.find(now, five_tuple)
