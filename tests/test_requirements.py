@@ -22,13 +22,15 @@ REASON = re.compile(
 """How a chapter writes why: a sentence in italics, or one in brackets."""
 
 # Of the malicious relay, the malicious peer, the network, malformed input and the store: those
-# that the protocol's core has to withstand.
+# that the protocol's core has to withstand; then those of the TURN server.
 ATTACKS = [
     *("R1", "R2", "R3", "R4", "R5", "R6", "R8", "R12"),
     *("P3", "P4", "P5", "P6"),
     *("N2", "N3"),
     *("M1", "M2", "M3"),
     *("S1", "S2", "S3", "S4"),
+    *("T1", "T2", "T3", "T4", "T5", "T6", "T7"),
+    *("N1", "M4"),
 ]
 
 
