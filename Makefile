@@ -1,6 +1,7 @@
 # make demo   sets everything up and places a real call
 # make test   sets everything up and runs the tests
 # make vectors [VECTORS=DIR]   checks the test vectors, and the third-party data
+# make fuzz [SECONDS=600]   fuzzes the TURN server with fresh seeds
 # make coverage   fails where a branch of the protocol or its cryptography has no test
 # make bench [PART=core] [ONLY=TEXT] [BENCH=short] [CHECK=1]   measures; CHECK=1 fails over budget
 #
@@ -13,6 +14,7 @@ PYTHON ?=
 PYTEST_ARGS ?=
 VECTORS ?=
 PART ?=
+SECONDS ?= 60
 ONLY ?=
 BENCH ?=
 CHECK ?=
@@ -36,7 +38,7 @@ PROBE = import importlib.util, sys; \
 	whole = all(map(importlib.util.find_spec, ("venv", "ensurepip"))); \
 	sys.exit(3 if not fits else 0 if whole else 4)
 
-.PHONY: help setup demo test test-measured vectors coverage bench lint lock clean
+.PHONY: help setup demo test test-measured vectors fuzz coverage bench lint lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -52,6 +54,9 @@ test: $(INSTALLED)
 
 vectors: $(INSTALLED)
 	@$(BIN)/python -m tests.vectors $(VECTORS)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz.turn --seconds $(SECONDS)
 
 coverage: $(INSTALLED)
 	@mkdir -p build
