@@ -10,7 +10,7 @@ from tests.bench.media.traffic import Outcome, Plan
 
 PERCENT = "%"
 LOSS = Budget(0.01, PERCENT)
-FULL_SECONDS, SHORT_SECONDS = 1.5, 0.7
+FULL_SECONDS, SHORT_SECONDS = 1.5, 0.5
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def forwarding(stage: Stage) -> None:
 
 def _measure(stage: Stage, scenario: Scenario) -> None:
     seconds = SHORT_SECONDS if stage.report.short else FULL_SECONDS
-    plan = Plan(scenario.rate, scenario.burst, scenario.size, seconds)
+    plan = Plan(scenario.rate, scenario.burst, scenario.size, seconds, warm=0.2)
     outcomes: dict[str, list[Outcome]] = {server.name: [] for server in stage.servers}
 
     def measure(server: Server) -> float:

@@ -1,5 +1,7 @@
 """What allocations cost: memory while they idle, and time to make and release them."""
 
+import itertools
+
 from tests.bench.harness import Budget
 from tests.bench.media import usage
 from tests.bench.media.servers import Pair, Server
@@ -43,10 +45,13 @@ def memory(stage: Stage) -> None:
         return
     pairs = 250 if stage.report.short else 500
 
+    rounds = stage.rounds
+    tickets = {server.name: iter(server.tickets(pairs * (rounds + 1))) for server in stage.servers}
+
     def measure(server: Server) -> float:
         load = stage.generator(server, 0)
         before = memory_of(server)
-        load.add(server.tickets(pairs))
+        load.add(list(itertools.islice(tickets[server.name], pairs)))
         return (memory_of(server) - before) / (2 * pairs)
 
     stage.in_turns(measure, 1)  # what a server takes once, it takes now

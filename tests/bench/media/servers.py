@@ -39,12 +39,16 @@ COTURN_HINT = "sudo apt-get install -y --no-install-recommends coturn"
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its address, its processes, and where credentials for it come from."""
+    """A running server: its UDP address, its processes, and where credentials for it come from.
+
+    ``signalling`` is the URL of our relay's WebSocket.
+    """
 
     name: str
     address: tuple[str, int]
     pids: list[int]
     tickets: Callable[[int], list[Pair]]
+    signalling: str = ""
 
 
 class StartError(Exception):
@@ -85,10 +89,17 @@ def our_relay(
             process.wait(STOP_SECONDS)
             log.seek(0)
             raise StartError(f"our relay did not start: {log.read().decode().strip()}")
-        host, port = json.loads(line)["turn"].removeprefix("turn:").partition("?")[0].split(":")
+        ready = json.loads(line)
+        host, port = ready["turn"].removeprefix("turn:").partition("?")[0].split(":")
         pids = family(process.pid)
         name = "e2ecall" if workers == 1 else f"e2ecall, {workers} workers"
-        yield Server(name, (host, int(port)), pids, lambda count: _our_tickets(secret, count))
+        yield Server(
+            name,
+            (host, int(port)),
+            pids,
+            lambda count: _our_tickets(secret, count),
+            ready["signalling"],
+        )
 
 
 @contextlib.contextmanager

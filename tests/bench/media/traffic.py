@@ -45,7 +45,7 @@ SLOT, CONTROL_SLOT = 64, 64
 BATCH = 64
 """Datagrams of one system call."""
 
-DRAIN_SECONDS = 0.25
+DRAIN_SECONDS = 0.2
 """After the last packet was sent: what is not there by then is lost."""
 
 PATIENCE = 5
