@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.media.servers import our_relay
 from tests.conformance.webdriver import browser, site
 
 PAGES = Path(__file__).with_name("pages")
@@ -30,14 +29,17 @@ def wait_for_media(pages):
 
 @pytest.mark.system("chromium", "chromedriver")
 @pytest.mark.timeout(180)
-def test_two_pages_see_each_other(require_program, tmp_path):
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_two_pages_see_each_other(relay, transport, require_program, tmp_path):
     """TURN-11, TURN-30: with a ticket's credentials and iceTransportPolicy ``relay`` both pages
     decode the other's picture and sound, over a pair of relayed addresses that exist nowhere.
     """
     programs = require_program("chromedriver"), require_program("chromium")
-    with our_relay(None) as relay, site(PAGES) as url, browser(*programs, tmp_path) as chromium:
+    with site(PAGES) as url, browser(*programs, tmp_path) as chromium:
         pages = [chromium.page(f"{url}/call.html") for _ in range(2)]
-        turn = "turn:{}:{}?transport=udp".format(*relay.address)
+        (turn,) = (
+            one for one in relay.urls if one.endswith(f"={transport}") and "turns" not in one
+        )
         for page, credential in zip(pages, relay.tickets(1)[0], strict=True):
             page.call("prepare", turn, credential.username, credential.password)
         caller, callee = pages

@@ -10,29 +10,29 @@ import subprocess
 
 import pytest
 
-from tests.bench.media.servers import our_relay
-
 pytestmark = [pytest.mark.system("turnutils_uclient"), pytest.mark.timeout(120)]
 
-QUOTA = "64"
 MESSAGES = 25
 TRIES = 400
 """It draws channel numbers up to 0x7FFF, as RFC 5766 had them; RFC 8656 ends at 0x4FFF, and beyond
 the answer has to be 400 (TURN-17). Both of a run are good in one of 16."""
 
-
-@pytest.fixture
-def relay(monkeypatch):
-    monkeypatch.setenv("RELAY__LIMITS__ALLOCATIONS_PER_SIDE", QUOTA)
-    with our_relay(None) as server:
-        yield server
+OPTIONS = {"udp": [], "tcp": ["-t"], "tls": ["-t", "-S"]}
 
 
-def uclient(relay, credential, *options):
+@pytest.fixture(params=OPTIONS)
+def transport(request):
+    return request.param
+
+
+def uclient(relay, transport, credential, *options):
     """Run the client on loopback; return its exit code and what it printed."""
-    host, port = relay.address
-    command = ["turnutils_uclient", "-y", "-c", *options, "-n", str(MESSAGES), "-l", "500"]
-    command += ["-u", credential.username, "-w", credential.password, "-p", str(port), host]
+    host, port = relay.turn[transport]
+    command = ["turnutils_uclient", "-y", "-c", *OPTIONS[transport], *options]
+    if transport == "tls":
+        command += ["-E", str(relay.certificate)]
+    command += ["-n", str(MESSAGES), "-l", "500", "-p", str(port)]
+    command += ["-u", credential.username, "-w", credential.password, host]
     ran = subprocess.run(command, capture_output=True, timeout=60, check=False)
     return ran.returncode, (ran.stdout + ran.stderr).decode()
 
@@ -44,23 +44,22 @@ def assert_all_arrived(output, connections):
     assert "Total lost packets 0 (0.000000%), total send dropped 0 (0.000000%)" in output
 
 
-@pytest.mark.parametrize("options", [["-X"], ["-G"]], ids=["plain", "repeated"])
-def test_send_and_data(relay, options):
+def test_send_and_data(relay, transport):
     """TURN-16, TURN-33, TURN-34: four connections, linked in pairs, exchange all messages by Send
-    and Data indications; with IPv4 asked for, and with needless further requests.
+    and Data indications, with needless further requests in between.
     """
     credential, _ = relay.tickets(1)[0]
-    code, output = uclient(relay, credential, "-s", "-m", "4", *options)
+    code, output = uclient(relay, transport, credential, "-s", "-G", "-X", "-m", "4")
     assert code == 0, output
     assert_all_arrived(output, 4)
 
 
-def test_channels(relay):
+def test_channels(relay, transport):
     """TURN-17, TURN-34: two connections exchange all messages by ChannelData; a channel number
     beyond those of RFC 8656 is refused with 400 and nothing else.
     """
     for credential, _ in relay.tickets(TRIES):
-        code, output = uclient(relay, credential, "-m", "1", "-v")
+        code, output = uclient(relay, transport, credential, "-m", "1", "-v")
         if code == 0:
             break
         assert output.rstrip().endswith("channel bind: error 400 (Bad request)"), output
@@ -76,6 +75,6 @@ def test_strangers(relay):
     """TURN-20: with a password that is not the ticket's, the client gets no allocation."""
     (credential, _), (_, other) = relay.tickets(2)
     wrong = type(credential)(credential.username, other.password)
-    code, output = uclient(relay, wrong, "-s", "-m", "2")
+    code, output = uclient(relay, "udp", wrong, "-s", "-m", "2")
     assert code != 0
     assert "Cannot complete Allocation" in output
