@@ -71,6 +71,10 @@ class StoreError(E2ECallError):
     """The store cannot be opened or written; what it held is untouched."""
 
 
+class ExportError(E2ECallError):
+    """An exported account cannot be read; nothing was imported."""
+
+
 class RelayError(E2ECallError):
     """The relay refused a request; ``retry_after`` is in seconds, 0 where retrying is no use."""
 

@@ -19,6 +19,7 @@ from e2ecall.cli.change_passphrase import passphrase
 from e2ecall.cli.contacts import contacts
 from e2ecall.cli.listen import listen
 from e2ecall.cli.message import message
+from e2ecall.cli.moving import devices, export, import_
 from e2ecall.cli.policy import policy
 from e2ecall.cli.register import register
 from e2ecall.cli.verify import verify
@@ -47,6 +48,9 @@ _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     block,
     unblock,
     policy,
+    devices,
+    export,
+    import_,
     passphrase,
 )
 """In the order of the help."""

@@ -37,13 +37,13 @@ def read_passphrase(path: Path) -> Secret:
     return Secret(line)
 
 
-def ask_passphrase(*, is_new: bool) -> Secret:
-    """Ask at the terminal; for a new store twice.
+def ask_passphrase(*, is_new: bool, what: str = "your store") -> Secret:
+    """Ask at the terminal; for something new twice.
 
     Raises:
         LocalProtocolError: nobody to ask, nothing given, or not the same twice.
     """
-    passphrase = _ask("New passphrase for your store: " if is_new else "Passphrase: ")
+    passphrase = _ask(f"New passphrase for {what}: " if is_new else f"Passphrase of {what}: ")
     if not passphrase:
         raise LocalProtocolError("no passphrase was given")
     if is_new and _ask("The same again: ") != passphrase:

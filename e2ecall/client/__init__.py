@@ -14,6 +14,7 @@ from e2ecall.client.events import (
     Sas,
 )
 from e2ecall.client.inbox import TextMessage
+from e2ecall.client.moving import DeviceInfo
 
 __all__ = [
     "Call",
@@ -21,6 +22,7 @@ __all__ = [
     "Client",
     "Connected",
     "Contact",
+    "DeviceInfo",
     "Ended",
     "FirstVideo",
     "FramesRefused",

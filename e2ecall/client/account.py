@@ -5,16 +5,18 @@ they have to be. Sessions with peers are `e2ecall.client.sessions`.
 """
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 import anyio
 
+from e2ecall.client.enrolment import Ask, Enrolment, enrol
 from e2ecall.client.stored import Stored
 from e2ecall.errors import LocalProtocolError, RelayError, UsernameTakenError
 from e2ecall.io.connection import RelayConnection
 from e2ecall.io.store import Change, RecordKind, Store
 from e2ecall.protocol import prekeys
+from e2ecall.protocol.account_export import ExportedAccount
 from e2ecall.protocol.encoding import decode_stored, encode_stored
 from e2ecall.protocol.identity import sign_login, sign_register
 from e2ecall.protocol.local import LocalDevice
@@ -27,12 +29,11 @@ from relay.wire.messages import (
     FetchCertificate,
     Hello,
     Login,
+    Policy,
     PrekeyCounts,
     PrekeyStatus,
     PublishPrekeys,
     Register,
-    Reply,
-    Request,
     UpdateDeviceList,
 )
 from relay.wire.names import Address
@@ -43,16 +44,8 @@ CERTIFICATE_RENEWAL: Final = 12 * 3600
 
 _PENDING: Final = b"pending"
 _UNPUBLISHED: Final = b"unpublished"
-
-R = TypeVar("R", bound=Reply)
-
-
-class Ask(Protocol):
-    """A request to the own relay: of one connection, or of a line."""
-
-    def __call__(self, body: Request, kind: type[R], /) -> Awaitable[R]:
-        """Return the reply of type ``kind``, or raise the refusal."""
-        ...
+_ENROLLING: Final = b"enrolling"
+_POLICY: Final = b"policy"
 
 
 class Account:
@@ -66,7 +59,9 @@ class Account:
         sessions and contacts. Nobody waits for a relay while holding it."""
         self._devices = Stored(store, RecordKind.ACCOUNT, LocalDevice.from_bytes)
         self._prekeys = Stored(store, RecordKind.PREKEYS, prekeys_from_bytes)
+        self._enrolments = Stored(store, RecordKind.ACCOUNT, Enrolment.from_bytes)
         self._pending = False
+        self._enrolling = False
         self._certificate_expires = 0.0
         # Read once, so that a store of another format is refused when it is opened.
         self._devices.get()
@@ -76,6 +71,11 @@ class Account:
     def is_registered(self) -> bool:
         """Whether the relay has confirmed the account."""
         return self._devices.get() is not None
+
+    @property
+    def is_enrolling(self) -> bool:
+        """Whether an import was begun and not confirmed."""
+        return self._enrolments.get(_ENROLLING) is not None
 
     @property
     def local(self) -> LocalDevice:
@@ -92,6 +92,18 @@ class Account:
                 "this store has no account yet", hint="register a username first"
             )
         return local
+
+    @property
+    def address(self) -> Address:
+        """The address, also of an account that is being imported; raises as `local`."""
+        enrolment = self._enrolments.get(_ENROLLING)
+        return enrolment.at if self._enrolling and enrolment is not None else self.local.address
+
+    @property
+    def policy(self) -> Policy:
+        """Who can reach this account, as it was last chosen here."""
+        stored = self._store.get(RecordKind.ACCOUNT, _POLICY)
+        return Policy.EVERYONE if stored is None else decode_stored(stored, Policy)
 
     @property
     def prekeys(self) -> PreKeyState:
@@ -121,6 +133,35 @@ class Account:
             await self._store.write([Change(RecordKind.ACCOUNT, _PENDING, local.to_bytes())])
         self._pending = True
 
+    async def remember_policy(self, policy: Policy) -> None:
+        """Store what the relay was told, for an export."""
+        await self._store.write([Change(RecordKind.ACCOUNT, _POLICY, encode_stored(policy))])
+
+    async def begin_import(self, moved: ExportedAccount, with_it: list[Change]) -> None:
+        """Store an imported identity and the keys of a new device, before the relay hears of it.
+
+        An attempt whose answer was lost is taken up again with the same keys.
+
+        Raises:
+            LocalProtocolError: there is an account already.
+        """
+        if self.is_registered:
+            raise LocalProtocolError(
+                f"this store belongs to {self.local.address} already",
+                hint="import into a new store, with --store FILE",
+            )
+        known = self._enrolments.get(_ENROLLING)
+        if known is None or known.identity_seed != moved.identity_seed:
+            enrolment = Enrolment.generate(moved)
+            await self._store.write(
+                [
+                    *with_it,
+                    Change(RecordKind.ACCOUNT, _ENROLLING, enrolment.to_bytes()),
+                    Change(RecordKind.ACCOUNT, _POLICY, encode_stored(moved.policy)),
+                ]
+            )
+        self._enrolling = True
+
     async def abandon_registration(self) -> None:
         """Forget an account that the relay refused."""
         if self._pending:
@@ -136,6 +177,8 @@ class Account:
         """
         if self._pending:
             await self._register(connection)
+        elif self._enrolling:
+            await self._enrol(connection)
         else:
             await self._log_in(connection)
         await self.maintain(connection.request)
@@ -201,16 +244,33 @@ class Account:
                 await self._log_in(connection)
             except RelayError:
                 raise taken from None
+        await self._begin(local, _PENDING)
+        self._pending = False
+        await self._publish(connection.request)
+
+    async def _enrol(self, connection: RelayConnection) -> None:
+        enrolment = self._enrolments.get(_ENROLLING)
+        assert enrolment is not None
+        local = await enrol(
+            enrolment,
+            connection.request,
+            challenge=connection.hello.challenge,
+            now=self._clock(),
+        )
+        await self._begin(local, _ENROLLING)
+        self._enrolling = False
+        await self._publish(connection.request)
+
+    async def _begin(self, local: LocalDevice, done: bytes) -> None:
+        """Store the device that the relay has confirmed, with its first prekeys."""
         async with self.lock:
             state, fresh = prekeys.generate(local, now=self._clock())
             await self.save_prekeys(
                 state,
                 self._to_publish(fresh),
                 Change(RecordKind.ACCOUNT, b"", local.to_bytes()),
-                Change(RecordKind.ACCOUNT, _PENDING, None),
+                Change(RecordKind.ACCOUNT, done, None),
             )
-            self._pending = False
-        await self._publish(connection.request)
 
     def _to_publish(self, fresh: tuple[PreKey, ...]) -> Change:
         """Keep what is to be published until the relay has confirmed it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
 from e2ecall.client.account import Account
@@ -21,12 +22,14 @@ from e2ecall.client.contacts import Contact
 from e2ecall.client.home import Home
 from e2ecall.client.inbox import Inbox, TextMessage
 from e2ecall.client.iteration import Following
+from e2ecall.client.moving import DeviceInfo, address_of, changes, exported
 from e2ecall.client.people import People
 from e2ecall.client.services import Services
 from e2ecall.client.sessions import Sessions
 from e2ecall.errors import E2ECallError, LocalProtocolError, RelayError
 from e2ecall.io.endpoint import RelayEndpoint, tls_context
 from e2ecall.io.store import Store
+from e2ecall.protocol.account_export import generate_export, open_export
 from e2ecall.protocol.messages import PayloadKind, encode_text
 from e2ecall.secret import Secret
 from relay.wire.errors import WireError
@@ -152,6 +155,59 @@ class Client:
         """Choose who can reach this account: everyone, or contacts only."""
         await self._home.publish_tokens()
         await self._home.line.request(SetPolicy(policy), Done)
+        await self._services.account.remember_policy(policy)
+
+    @property
+    def is_importing(self) -> bool:
+        """Whether an import was begun and the relay has not confirmed it yet."""
+        return self._services.account.is_enrolling
+
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """Return the devices of this account, as its device list says.
+
+        Raises:
+            LocalProtocolError: not registered.
+        """
+        local = self._services.account.local
+        return tuple(
+            DeviceInfo(device.device_id, device.device_id == local.keys.device_id)
+            for device in local.verified_list.body.devices
+        )
+
+    async def export_account(self, passphrase: str | bytes | Secret) -> bytes:
+        """Return identity, contacts and policy for another device, sealed under ``passphrase``.
+
+        Neither sessions nor texts are in it.
+
+        Raises:
+            LocalProtocolError: not registered, or the passphrase is empty.
+        """
+        services = self._services
+        moved = exported(services.store, services.account, services.sessions)
+        return await anyio.to_thread.run_sync(generate_export, moved, _as_secret(passphrase))
+
+    async def import_account(self, data: bytes, passphrase: str | bytes | Secret) -> None:
+        """Become a new device of the account in an export; the devices before lose their place.
+
+        An attempt that broke off is taken up by another call.
+
+        Raises:
+            ExportError: no export, damaged, or another passphrase; nothing has changed.
+            LocalProtocolError: this store has an account, or it belongs to another relay.
+            RelayError: the relay does not know the account, or shows an old list of devices.
+            ConnectionFailedError: nobody knows whether it worked: call it again.
+        """
+        moved = await anyio.to_thread.run_sync(open_export, data, _as_secret(passphrase))
+        address, own = address_of(moved), self._services.endpoint.name
+        if address.relay != own:
+            raise LocalProtocolError(
+                f"{address} is not an account of {own}", hint="give --relay URL of its own relay"
+            )
+        account = self._services.account
+        await account.begin_import(moved, changes(moved))
+        if not self._home.is_started:
+            await self._home.start()
+        await self.set_policy(account.policy)
 
     async def change_passphrase(self, passphrase: str | bytes | Secret) -> None:
         """Have a new passphrase open the store; the former one does not any more.

@@ -8,10 +8,12 @@ from hashlib import sha256
 from typing import Annotated, Final, Self
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from e2ecall.client.stored import Stored
 from e2ecall.crypto.random import generate_secret
 from e2ecall.io.store import Change, RecordKind, Store
+from e2ecall.protocol.account_export import ExportedContact
 from e2ecall.protocol.encoding import decode_stored, encode_stored
 from relay.wire.limits import MAX_BUNDLE_FIELDS, TOKEN_BYTES
 from relay.wire.messages import Token
@@ -65,6 +67,17 @@ class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     ) -> Self:
         """Return what is known of somebody at first."""
         return cls(_FORMAT, str(address), pinned_identity=pinned_identity, blocked=blocked)
+
+    def imported(self, contact: ExportedContact) -> Self:
+        """Return the record with what an export says of this contact (ACCOUNT-04)."""
+        return replace(
+            self,
+            verified_identity=contact.identity_key if contact.verified else None,
+            token=contact.token,
+            given_token=contact.given_token,
+            used=contact.used,
+            blocked=contact.blocked,
+        )
 
     def __repr__(self) -> str:
         """Show the address alone: tokens are secrets."""

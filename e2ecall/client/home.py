@@ -67,7 +67,7 @@ class Home:
             RelayError: refused.
             ConnectionFailedError: the relay cannot be reached.
         """
-        own, endpoint = self._services.account.local.address, self._services.endpoint
+        own, endpoint = self._services.account.address, self._services.endpoint
         if own.relay != endpoint.name:
             raise LocalProtocolError(
                 f"{own} is not an account of {endpoint.name}",

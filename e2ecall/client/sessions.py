@@ -54,6 +54,13 @@ Fetch = Callable[[Address, bytes | None], Awaitable[PreKeyBundle]]
 _USED_STEP: Final = 86_400
 """Seconds by which the time of last use of a contact may be behind: it orders, it dates nothing."""
 
+_LOOK_INTERVAL: Final = 86_400
+"""Seconds without a word from a peer after which its relay is asked again, and between that."""
+
+_OUT_OF_STEP: Final = frozenset({Reason.NOT_AUTHENTIC, Reason.CHAIN_MISMATCH, Reason.REPLAYED})
+"""What a message looks like when one of the two went back to an older state: with keys that are
+gone, with another chain in the place of one, or with a number that was used."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -266,7 +273,7 @@ class Sessions:
             await self._report_change(unsealed)
             raise
         except RemoteProtocolError as error:
-            broken = unsealed.claim is None and error.reason is Reason.NOT_AUTHENTIC
+            broken = unsealed.claim is None and error.reason in _OUT_OF_STEP
             if broken and known is not None and known.proven:
                 self._undecryptable.add(known.address)
             raise
@@ -279,10 +286,7 @@ class Sessions:
             if peer is None:
                 raise RemoteProtocolError(Reason.UNKNOWN_SESSION)
             return peer
-        peer = self._peers.get(claim.address) or self._peers.request(claim.address, identity_key)
-        if peer is not None and peer.device_id != claim.device_id:
-            raise RemoteProtocolError(Reason.UNKNOWN_KEY)  # one device an account
-        return peer
+        return self._peers.get(claim.address) or self._peers.request(claim.address, identity_key)
 
     async def _report_change(self, unsealed: protocol.Unsealed) -> None:
         """IDENTITY-07: mark the contact if its relay vouches for the other identity."""
@@ -321,8 +325,16 @@ class Sessions:
     def _needs_bundle(self, address: Address) -> bool:
         peer = self._peers.get(address)
         return (
-            peer is None or peer.sealing_key.expires <= self._clock() or self._needs_session(peer)
+            peer is None
+            or peer.sealing_key.expires <= self._clock()
+            or self._needs_session(peer)
+            or self._is_silent(peer)
         )
+
+    def _is_silent(self, peer: PeerState) -> bool:
+        """SESSION-10: tell whether to look if the peer is on another device by now."""
+        checked = self.contacts.get(peer.address).checked
+        return self._clock() >= max(peer.heard, checked) + _LOOK_INTERVAL
 
     def _needs_session(self, peer: PeerState) -> bool:
         """SESSION-02, SESSION-08: tell whether to begin anew, which is not more than hourly."""
@@ -335,7 +347,7 @@ class Sessions:
     async def _use_bundle(self, address: Address, bundle: PreKeyBundle) -> None:
         """Begin a session, or take over a newer sealing key, from what a relay served."""
         peer, now = self._peers.get(address), self._clock()
-        contact = self.contacts.get(address)
+        contact = replace(self.contacts.get(address), checked=int(now))
         try:
             if peer is None or self._needs_session(peer) or peer.device_id != bundle.device_id:
                 known = peer or self._peers.request_of(address, bundle.device_list)

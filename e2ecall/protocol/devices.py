@@ -110,6 +110,22 @@ def verify_device_list(
     return verified
 
 
+def verify_own_list(
+    signed: SignedDeviceList, identity_key: bytes, *, address: Address
+) -> VerifiedDeviceList:
+    """Verify what a relay keeps as one's own list; it may have expired while nobody renewed it.
+
+    Raises:
+        RemoteProtocolError: `BAD_SIGNATURE`, `MALFORMED`, `BAD_POINT` or `WRONG_ADDRESS`.
+    """
+    ed25519.verify(identity_key, device_list_bytes(signed), signed.signature)
+    body = decode_remote(signed.body, DeviceList, limit=_MAX_BODY)
+    if body.address != str(address) or body.identity_key != identity_key:
+        raise RemoteProtocolError(Reason.WRONG_ADDRESS)
+    _check_form(body)
+    return VerifiedDeviceList(body, device_list_hash(signed))
+
+
 def _check_form(body: DeviceList) -> None:
     """IDENTITY-03: one spelling of a list: ids ascending, ``previous`` exactly after version 1."""
     ids = [device.device_id for device in body.devices]

@@ -20,6 +20,7 @@ from relay.wire.records import (
     SignedDeviceList,
     SignedSenderCertificate,
     login_bytes,
+    recovery_bytes,
     register_bytes,
     sender_certificate_bytes,
 )
@@ -90,6 +91,11 @@ def sign_register(
 ) -> bytes:
     """Return the identity key's signature that creates or deletes the account at ``relay``."""
     return identity.sign(register_bytes(relay, challenge, device_list))
+
+
+def sign_recovery(identity: IdentityKey, *, relay: str, challenge: bytes, username: str) -> bytes:
+    """Return the identity key's signature that shows its account's device list (WIRE-17)."""
+    return identity.sign(recovery_bytes(relay, challenge, username))
 
 
 def verify_sender_certificate(

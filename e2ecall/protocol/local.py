@@ -109,6 +109,30 @@ class LocalDevice:
         previous = (current.hash, *self.previous_lists)[:_MAX_PREVIOUS]
         return replace(self, device_list=device_list, previous_lists=previous)
 
+    @classmethod
+    def enrolled(
+        cls,
+        address: Address,
+        identity: IdentityKey,
+        keys: DeviceKeys,
+        stored: VerifiedDeviceList,
+        *,
+        now: float,
+    ) -> Self:
+        """Return a new device of an account whose newest list is ``stored``, as its only one.
+
+        ACCOUNT-06: the devices before it are lost, or given up with this.
+        """
+        device_list = sign_device_list(
+            identity,
+            address=address,
+            version=stored.body.version + 1,
+            previous=stored.hash,
+            devices=(keys.public,),
+            expires=int(now) + DEVICE_LIST_LIFETIME,
+        )
+        return cls(address, identity, keys, device_list)
+
     def with_certificate(self, certificate: SignedSenderCertificate) -> Self:
         """Return this device with the certificate that its relay issued."""
         return replace(self, certificate=certificate)

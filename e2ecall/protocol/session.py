@@ -190,9 +190,9 @@ def receive(
             ``peer`` is not the device that the message claims to be from.
     """
     claim, initial = unsealed.claim, unsealed.frame.initial
-    if peer is not None and claim is not None:
-        _check_claim(peer, claim)
     session = None if peer is None else peer.session(unsealed.session_id)
+    if peer is not None and claim is not None:
+        _check_claim(peer, claim, is_new=session is None)
     if peer is not None and session is not None:
         if initial is not None and not peer.proven:
             proven = is_proven(initial, peer.address, peer.identity_key, relay_keys, now)
@@ -207,8 +207,10 @@ def receive(
     return _receive_initial(local, prekeys, peer, sender, unsealed.frame, initial, now)
 
 
-def _check_claim(peer: PeerState, claim: Claim) -> None:
-    if (peer.address, peer.device_id) != (claim.address, claim.device_id):
+def _check_claim(peer: PeerState, claim: Claim, *, is_new: bool) -> None:
+    """SESSION-11: only a new session may be of another device, enrolled after the known one."""
+    succeeds = is_new and claim.device_id > peer.device_id
+    if peer.address != claim.address or (peer.device_id != claim.device_id and not succeeds):
         raise RemoteProtocolError(Reason.WRONG_ADDRESS)
 
 
@@ -243,6 +245,9 @@ def _receive_initial(
     now: float,
 ) -> Received:
     """Begin the session of an initial message, if its first message decrypts."""
+    if peer is not None and peer.device_id != sender.device.device_id:
+        _check_removed(peer.device_id, sender)
+        peer = replace(peer, sessions=(), sealing_key=initial.sealing_key)
     if peer is not None and is_crowded(peer, now=now):
         raise RemoteProtocolError(Reason.LIMIT)
     session = respond(local, prekeys, initial, sender)
@@ -275,6 +280,12 @@ def _receive_initial(
         proven=sender.proven,
     )
     return Received(peer, prekeys, plaintext, session.session_id, True, peer.proven, False)
+
+
+def _check_removed(device_id: int, sender: Sender) -> None:
+    """SESSION-11: an account has one device; another one takes its place or is refused."""
+    if any(device.device_id == device_id for device in sender.device_list.body.devices):
+        raise RemoteProtocolError(Reason.UNKNOWN_KEY)
 
 
 def _initial(local: LocalDevice, prekeys: PreKeyState, session: Session) -> InitialMessage | None:

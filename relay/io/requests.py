@@ -23,12 +23,15 @@ from relay.wire.messages import (
     Certificate,
     DeleteAccount,
     Done,
+    Enrol,
     ErrorCode,
     FetchBundle,
     FetchCertificate,
+    FetchOwnList,
     Login,
     MediaTicket,
     OpenBox,
+    OwnList,
     PrekeyStatus,
     PublishPrekeys,
     PutTokens,
@@ -66,6 +69,10 @@ async def answer(session: Session, request: Request, size: int) -> Reply:
             return await _register(session, request)
         case Login():
             return await _log_in(session, request)
+        case FetchOwnList():
+            return await _fetch_own_list(session, request)
+        case Enrol():
+            return await _enrol(session, request)
         case _:
             return await _manage(session, request, size)
 
@@ -148,6 +155,38 @@ async def _log_in(session: Session, request: Login) -> Reply:
         nobody=node.key.public,
     )
     return await _become(session, request.username, device)
+
+
+async def _fetch_own_list(session: Session, request: FetchOwnList) -> Reply:
+    node = session.node
+    _refuse_second_login(session)
+    await _count(node.quotas.registrations, session)
+    account = directory.recovered(
+        await node.directory.account(request.username),
+        request,
+        relay=node.name,
+        challenge=session.challenge,
+        nobody=node.key.public,
+    )
+    return OwnList(account.signed_list, account.newest_device_id)
+
+
+async def _enrol(session: Session, request: Enrol) -> Reply:
+    node = session.node
+    _refuse_second_login(session)
+    await _count(node.quotas.registrations, session)
+    account = await node.directory.account(request.username)
+    new = directory.enrolled(
+        account,
+        request,
+        relay=node.name,
+        challenge=session.challenge,
+        nobody=node.key.public,
+        now=node.clock(),
+    )
+    if account is not None and new is not account:
+        await _replace_list(session, account, new)
+    return await _become(session, new.username, new.device_list.devices[-1])
 
 
 def _refuse_second_login(session: Session) -> None:
@@ -234,13 +273,17 @@ async def _update_device_list(
 ) -> Reply:
     node = session.node
     new = directory.updated(account, request.device_list, relay=node.name, now=node.clock())
-    if new is account:
-        return Done()
-    await node.directory.replace_device_list(new)
+    if new is not account:
+        await _replace_list(session, account, new)
+    return Done()
+
+
+async def _replace_list(session: Session, account: Account, new: Account) -> None:
+    await session.node.directory.replace_device_list(new)
     for device in account.device_list.devices:
         if new.device(device.device_id) is None:
-            await node.presence.evict(DeviceMailbox(account.username, device.device_id))
-    return Done()
+            mailbox = DeviceMailbox(account.username, device.device_id)
+            await session.node.presence.evict(mailbox)
 
 
 async def _media_ticket(session: Session, account: Account) -> Reply:

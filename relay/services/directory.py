@@ -11,7 +11,7 @@ from relay.errors import RefusedError, SignatureError
 from relay.services.signatures import RelayKey, verify
 from relay.wire.codec import decode, encode
 from relay.wire.errors import WireError
-from relay.wire.messages import ErrorCode, Login, Policy, Register
+from relay.wire.messages import Enrol, ErrorCode, FetchOwnList, Login, Policy, Register
 from relay.wire.names import Address, check_username
 from relay.wire.records import (
     PREKEY_BYTES,
@@ -25,6 +25,7 @@ from relay.wire.records import (
     device_list_hash,
     login_bytes,
     prekey_bytes,
+    recovery_bytes,
     register_bytes,
     sender_certificate_bytes,
 )
@@ -136,6 +137,50 @@ def log_in(
     if device is None:
         raise RefusedError(ErrorCode.LOGIN_FAILED, "this log-in is not valid")
     return device
+
+
+def recovered(
+    account: Account | None, request: FetchOwnList, *, relay: str, challenge: bytes, nobody: bytes
+) -> Account:
+    """Return the account whose identity key asks on this connection; ``nobody`` as in `log_in`.
+
+    Raises:
+        RefusedError: LOGIN_FAILED, with one text for every reason.
+    """
+    message = recovery_bytes(relay, challenge, request.username)
+    return _of_identity(account, message, request.signature, nobody)
+
+
+def enrolled(
+    account: Account | None,
+    request: Enrol,
+    *,
+    relay: str,
+    challenge: bytes,
+    nobody: bytes,
+    now: float,
+) -> Account:
+    """Return the account with the list that its identity key brings on this connection.
+
+    Raises:
+        RefusedError: LOGIN_FAILED where it is not that key; otherwise as `updated`.
+    """
+    message = register_bytes(relay, challenge, request.device_list)
+    known = _of_identity(account, message, request.signature, nobody)
+    return updated(known, request.device_list, relay=relay, now=now)
+
+
+def _of_identity(
+    account: Account | None, message: bytes, signature: bytes, nobody: bytes
+) -> Account:
+    key = nobody if account is None else account.device_list.identity_key
+    try:
+        verify(key, message, signature)
+    except SignatureError as error:
+        raise RefusedError(ErrorCode.LOGIN_FAILED, "this log-in is not valid") from error
+    if account is None:
+        raise RefusedError(ErrorCode.LOGIN_FAILED, "this log-in is not valid")
+    return account
 
 
 def check_deletion(account: Account, signature: bytes, *, relay: str, challenge: bytes) -> None:

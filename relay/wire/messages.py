@@ -179,6 +179,21 @@ class DeleteAccount(_Message, frozen=True, tag=14):
     signature: Signature
 
 
+class FetchOwnList(_Message, frozen=True, tag=15):
+    """Ask for the own device list; the signature is the identity key's over `recovery_bytes`."""
+
+    username: Username
+    signature: Signature
+
+
+class Enrol(_Message, frozen=True, tag=16):
+    """Store the next device list; the signature is the identity key's over `register_bytes`."""
+
+    username: Username
+    device_list: SignedDeviceList
+    signature: Signature
+
+
 Request = (
     Register
     | Login
@@ -194,6 +209,8 @@ Request = (
     | Ack
     | MediaTicket
     | DeleteAccount
+    | FetchOwnList
+    | Enrol
 )
 
 
@@ -245,7 +262,14 @@ class Ticket(_Message, frozen=True, tag=70):
     expires: UnixSeconds
 
 
-Reply = Done | Failure | PrekeyCounts | Bundle | Certificate | BoxOpened | Ticket
+class OwnList(_Message, frozen=True, tag=71):
+    """Answer to FetchOwnList; ``newest_device_id`` is the highest that the account ever had."""
+
+    device_list: SignedDeviceList
+    newest_device_id: DeviceId
+
+
+Reply = Done | Failure | PrekeyCounts | Bundle | Certificate | BoxOpened | Ticket | OwnList
 
 
 # --- pushes -----------------------------------------------------------------------------------

@@ -141,6 +141,11 @@ def login_bytes(relay: str, challenge: bytes, username: str, device_id: int) -> 
     return labelled("login", encode([relay, challenge, username, device_id]))
 
 
+def recovery_bytes(relay: str, challenge: bytes, username: str) -> bytes:
+    """Return what the identity key signs to see its account's device list."""
+    return labelled("own device list", encode([relay, challenge, username]))
+
+
 def register_bytes(relay: str, challenge: bytes, device_list: SignedDeviceList) -> bytes:
     """Return what the identity key signs to register or delete an account."""
     return labelled("register", encode([relay, challenge, device_list.body]))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from spec.vectors.generator.account import account
 from spec.vectors.generator.callkeys import callkeys
 from spec.vectors.generator.form import VectorFile
 from spec.vectors.generator.identity import identity
@@ -36,6 +37,7 @@ CHAPTERS: tuple[Callable[[], VectorFile], ...] = (
     sframe,
     wire,
     store,
+    account,
 )
 
 

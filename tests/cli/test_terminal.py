@@ -142,7 +142,7 @@ def test_new_passphrase(tty, relay, tmp_path, e2ecall):
         assert "words" not in shown
         assert ("these were two passphrases" in shown) == (code == 1)
     terminal = tty("contacts", *store)
-    terminal.read_until("Passphrase: ")
+    terminal.read_until("Passphrase of your store: ")
     terminal.type("other words\n")
     assert "does not open" in terminal.finish()[2]
 

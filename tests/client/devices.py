@@ -6,6 +6,7 @@ import anyio
 import msgspec
 
 from e2ecall.client.account import Account
+from e2ecall.client.moving import changes
 from e2ecall.client.sessions import Sessions
 from e2ecall.errors import ConnectionFailedError, RelayError
 from e2ecall.io.endpoint import RelayEndpoint
@@ -19,8 +20,11 @@ from relay.services.signatures import RelayKey
 from relay.wire.messages import (
     Certificate,
     Done,
+    Enrol,
     FetchCertificate,
+    FetchOwnList,
     Hello,
+    OwnList,
     PrekeyCounts,
     PrekeyStatus,
     PublishPrekeys,
@@ -70,6 +74,19 @@ class Directory:
                     body, relay=RELAY, challenge=self.hello.challenge, now=self.now
                 )
                 self.prekeys[username] = []
+            case FetchOwnList():
+                known = directory.recovered(
+                    account, body, relay=RELAY, challenge=self.hello.challenge,
+                    nobody=self.key.public,
+                )  # fmt: skip
+                return OwnList(known.signed_list, known.newest_device_id)
+            case Enrol():
+                new = directory.enrolled(
+                    account, body, relay=RELAY, challenge=self.hello.challenge,
+                    nobody=self.key.public, now=self.now,
+                )  # fmt: skip
+                if new is not account:
+                    self.accounts[username], self.prekeys[username] = new, []
             case UpdateDeviceList(device_list):
                 new = directory.updated(account, device_list, relay=RELAY, now=self.now)
                 self.accounts[username] = new
@@ -141,6 +158,13 @@ class Device:
     async def register(self):
         connection = Connection(self.directory, self.username)
         await self.account.begin_registration(self.username, RELAY)
+        await self.sessions.trust_relay(connection.endpoint, connection.hello)
+        await self.account.prepare(connection)
+
+    async def take_over(self, moved):
+        """Import an exported account."""
+        connection = Connection(self.directory, self.username)
+        await self.account.begin_import(moved, changes(moved))
         await self.sessions.trust_relay(connection.endpoint, connection.hello)
         await self.account.prepare(connection)
 

@@ -10,6 +10,7 @@ from e2ecall.protocol.devices import (
     VerifiedDeviceList,
     sign_device_list,
     verify_device_list,
+    verify_own_list,
 )
 from e2ecall.protocol.identity import (
     DeviceKeys,
@@ -218,3 +219,15 @@ def test_devices_are_found_by_id(make, refused):
     assert [verified.device(device.device_id) for device in devices] == devices
     with refused(Reason.UNKNOWN_KEY):
         verified.device(3)
+
+
+def test_own_list(make, identity, refused):
+    """ACCOUNT-06: one's own list is taken also when it expired, and no other account's is."""
+    mallory = IdentityKey.generate()
+    shown = make(expires=1)
+    assert verify_own_list(shown, identity.public, address=ADDRESS).body.expires == 1
+    with refused(Reason.WRONG_ADDRESS):
+        verify_own_list(make(address=Address("bob", "relay.example")), identity.public,
+                        address=ADDRESS)  # fmt: skip
+    with refused(Reason.BAD_SIGNATURE):
+        verify_own_list(make(by=mallory), identity.public, address=ADDRESS)

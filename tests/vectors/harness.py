@@ -14,6 +14,7 @@ from typing import Any
 
 from e2ecall.errors import (
     E2ECallError,
+    ExportError,
     IdentityChangedError,
     LocalProtocolError,
     RemoteProtocolError,
@@ -46,6 +47,7 @@ LAYERS = {
     "call": ("e2ecall.protocol.call", "e2ecall.protocol.description"),
     "sas": ("e2ecall.protocol.sas", "e2ecall.protocol.verification"),
     "sframe": ("e2ecall.protocol.sframe",),
+    "export": ("e2ecall.protocol.account_export",),
     "store": ("e2ecall.io",),
     "relay": ("relay.services",),
 }
@@ -171,26 +173,28 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 300 else text[:300] + " ..."
 
 
+_REASONS: Mapping[type[Exception], str] = {
+    IdentityChangedError: "identity_changed",
+    MessageTooLongError: "message_too_long",
+    VerificationFailedError: "identity_differs",
+    ExportError: "export_refused",
+    StoreError: "store_refused",
+    TicketError: "bad_ticket",
+    WireError: "malformed",
+}
+
+
 def _reason(error: Exception) -> str:
     match error:
         case RemoteProtocolError():
             return error.reason.value
-        case IdentityChangedError():
-            return "identity_changed"
-        case MessageTooLongError():
-            return "message_too_long"
-        case VerificationFailedError():
-            return "identity_differs"
-        case LocalProtocolError():
-            return "bad_code"
         case RefusedError():
             return error.code.name.lower()
-        case StoreError():
-            return "store_refused"
-        case TicketError():
-            return "bad_ticket"
-        case WireError():
-            return "malformed"
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return reason
+    if type(error) is LocalProtocolError:
+        return "bad_code"
     raise error
 
 

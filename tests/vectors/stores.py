@@ -5,8 +5,11 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from msgspec.structs import astuple
+
 from e2ecall.crypto.argon2 import Argon2Cost
 from e2ecall.io.storefile import open_file
+from e2ecall.protocol.account_export import open_export as read_export
 from tests.vectors.harness import Given, operation
 
 _SCHEMA = """
@@ -32,3 +35,15 @@ def open_store(given: Given):
         file.close()
     found = sorted((int(kind), key, value) for (kind, key), value in records.items())
     return {"records": found}
+
+
+@operation
+def open_export(given: Given):
+    account = read_export(given.hex("file"), given.secret("passphrase"))
+    names = ("address", "identity_seed", "newest_device_id", "list_version")
+    return {
+        **{name: getattr(account, name) for name in names},
+        "policy": int(account.policy),
+        "relays": [[relay.name, relay.key] for relay in account.relays],
+        "contacts": [list(astuple(contact)) for contact in account.contacts],
+    }

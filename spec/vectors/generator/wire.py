@@ -61,6 +61,8 @@ _REQUESTS: dict[str, list[Value]] = {
     "ack": [12, [1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63 - 1]],
     "media_ticket": [13],
     "delete_account": [14, draw("signature", 64)],
+    "fetch_own_list": [15, "alice", draw("signature", 64)],
+    "enrol": [16, "alice", ALICE.signed_list(), draw("signature", 64)],
 }
 _REPLIES: dict[str, list[Value]] = {
     "done": [64],
@@ -72,6 +74,7 @@ _REPLIES: dict[str, list[Value]] = {
     "certificate": [68, certificate(RELAY_SEED, ALICE.address, ALICE.identity_key)],
     "box_opened": [69, draw("box")],
     "ticket": [70, _CREDENTIAL, _CREDENTIAL, NOW + 43_200],
+    "own_list": [71, ALICE.signed_list(), 65_535],
 }
 _PUSHES: dict[str, list[Value]] = {
     "hello": [96, 1, RELAY, sign_key(RELAY_SEED), _CHALLENGE, ["turn:127.0.0.1:3478"], NOW],
