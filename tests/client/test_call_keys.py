@@ -4,11 +4,12 @@ import pytest
 
 import e2ecall
 from e2ecall.io.store import RecordKind, Store
-from e2ecall.protocol.call_exchange import CallerSecrets
+from e2ecall.protocol.call_exchange import CallerSecrets, RekeySecrets
 from e2ecall.protocol.callkeys import CallKeys, EpochKeys
 from e2ecall.protocol.messages import Stream
 from e2ecall.secret import Secret
 from tests.integration.people import ended, person, talking
+from tests.integration.test_rekeying import Clock, in_epoch
 
 pytestmark = pytest.mark.anyio
 
@@ -18,6 +19,7 @@ def watched(patch) -> list[bytes]:
     drawn = []
     generate, derive = CallerSecrets.generate, CallKeys.derive
     first_epoch, frame_key = CallKeys.first_epoch, EpochKeys.frame_key
+    generate_shares, following = RekeySecrets.generate, EpochKeys.following
 
     def note(*secrets):
         drawn.extend(secret.expose() for secret in secrets)
@@ -37,6 +39,16 @@ def watched(patch) -> list[bytes]:
         note(epoch.secret)
         return epoch
 
+    def noted_shares():
+        secrets = generate_shares()
+        note(secrets.x25519.private, secrets.mlkem.seed)
+        return secrets
+
+    def noted_following(before, rekey, reply, x25519, mlkem):
+        epoch = following(before, rekey, reply, x25519, mlkem)
+        note(x25519, mlkem, epoch.secret)
+        return epoch
+
     def noted_frame_key(keys, sender, stream):
         key = frame_key(keys, sender, stream)
         note(key.base_key)
@@ -46,16 +58,24 @@ def watched(patch) -> list[bytes]:
     patch.setattr(CallKeys, "derive", noted_derive)
     patch.setattr(CallKeys, "first_epoch", noted_epoch)
     patch.setattr(EpochKeys, "frame_key", noted_frame_key)
+    patch.setattr(RekeySecrets, "generate", noted_shares)
+    patch.setattr(EpochKeys, "following", noted_following)
     return drawn
 
 
 @pytest.mark.parametrize("moment", ["in_the_call", "after_it"])
 async def test_no_store_holds_a_key_of_a_call(tmp_path, relay, monkeypatch, moment):
-    """CALLKEY-09, CALL-16: while a call runs, and after it, no record has any of its secrets."""
+    """CALLKEY-09, CALL-16, N2: in a call and after it no record has any of its secrets."""
     drawn = watched(monkeypatch)
     records = []
-    async with person(tmp_path, relay, "alice") as alice, person(tmp_path, relay, "bob") as bob:
+    clock = Clock()
+    async with (
+        person(tmp_path, relay, "alice", clock=clock) as alice,
+        person(tmp_path, relay, "bob", clock=clock) as bob,
+    ):
         call, answered = await talking(alice, bob)
+        clock.ahead += 300
+        await in_epoch(1, call, answered)
         if moment == "after_it":
             await call.hangup()
             assert await ended(answered) == (e2ecall.EndReason.HANGUP, True)
@@ -71,7 +91,7 @@ async def test_no_store_holds_a_key_of_a_call(tmp_path, relay, monkeypatch, mome
         store = await Store.open(tmp_path / f"{name}.db", Secret(f"of {name}".encode()))
         records += [record for kind in RecordKind for record in store.all(kind).values()]
         await store.aclose()
-    assert len(drawn) >= 4 + 2 * (3 + 1) + 2 * len((Stream.MICROPHONE,))
+    assert len(drawn) >= 4 + 2 * (3 + 1) + 2 + 2 * 3 + 4 * len((Stream.MICROPHONE,))
     assert len(records) >= 8
     held = b"".join(records)
     assert not any(secret in held for secret in drawn)
