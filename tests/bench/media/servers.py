@@ -157,7 +157,8 @@ def _process(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a child for the length of the block, with as many open files as the system grants."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[1], FILES), before[1]))
+    with contextlib.suppress(ValueError):  # macOS has a further limit, which nothing tells
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[1], FILES), before[1]))
     try:
         with on_core(core):
             process = subprocess.Popen(

@@ -19,7 +19,9 @@ PREFERRED = -15
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and all its descendants."""
+    """Return a process and all its descendants; the process alone where there is no ``/proc``."""
+    if not PROC.exists():
+        return [pid]
     parents: dict[int, list[int]] = {}
     for entry in PROC.iterdir():
         if entry.name.isdigit():
