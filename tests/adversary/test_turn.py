@@ -7,21 +7,16 @@ import os
 import socket
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import trio
-from websockets.sync.client import connect
 
 from relay.services.tickets import issue
 from relay.turn.attributes import AttributeType as Type
 from relay.turn.attributes import TransportAddress
 from relay.turn.stun import MessageClass, Method, encode_message, parse_message
-from relay.wire.codec import decode
-from relay.wire.limits import MAX_FRAME
-from relay.wire.messages import ServerFrame, TurnCredential
-from tests.relay.authority import make_authority
-from tests.relay.conftest import RelayProcess
+from relay.wire.messages import TurnCredential
+from tests.relay.mediarelay import SECRET, TRANSPORTS, media_relay
 from tests.relay.turnclients import (
     UDP,
     TURNClient,
@@ -29,13 +24,10 @@ from tests.relay.turnclients import (
     code_of,
     open_channel,
     ticket,
-    trusting,
 )
 
 pytestmark = pytest.mark.trio
 
-SECRET = "the secret of this relay"
-TRANSPORTS = ("udp", "tcp", "tls")
 BINDING = bytes.fromhex("000100002112a442") + bytes(range(12))
 
 OUTSIDE = [
@@ -61,20 +53,8 @@ OUTSIDE = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """One relay for all attacks: what one of them breaks, the others and the end notice."""
-    folder = tmp_path_factory.mktemp("relay")
-    certificate, key = make_authority(folder)
-    config = folder / "relay.toml"
-    config.write_text(f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
-    relay = RelayProcess(folder, "--config", config, "--turn-secret", SECRET)
-    tls = trusting(certificate)
-    with connect(relay.url, ssl=tls, compression=None) as line:
-        hello = decode(line.recv(), ServerFrame, limit=MAX_FRAME).body
-    ports = [int(url.split(":")[2].split("?")[0]) for url in hello.turn]
-    addresses = {name: ("127.0.0.1", port) for name, port in zip(TRANSPORTS, ports, strict=True)}
-    yield SimpleNamespace(addresses=addresses, tls=tls, pid=relay.process.pid, relay=relay)
-    assert relay.is_alive
-    assert relay.terminate()[0] == 0
-    assert relay.log.read_text() == ""
+    with media_relay(tmp_path_factory.mktemp("relay")) as relay:
+        yield relay
 
 
 def pair():
