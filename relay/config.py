@@ -10,7 +10,7 @@ import secrets
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -67,6 +67,7 @@ class TurnSection(Struct, frozen=True, forbid_unknown_fields=True):
     listen_tcp: Addresses = ()
     listen_tls: Addresses = ()
     urls: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    own_host: str = ""
     secret: str = ""
     ticket_seconds: Annotated[int, Meta(ge=60, le=MAX_LIFETIME)] = DEFAULT_LIFETIME
 
@@ -158,6 +159,7 @@ def development(config: Config, data_dir: Path) -> Config:
             listen_tcp="127.0.0.1:0",
             listen_tls="127.0.0.1:0" if config.tls.certificate else (),
             urls=(),
+            own_host="",
             secret=config.turn.secret or secrets.token_urlsafe(32),
         ),
     )
@@ -223,7 +225,8 @@ def _overlay(plain: dict[str, Any], environment: Mapping[str, str]) -> None:
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
-    if kind in {tuple[str, ...], Addresses}:
+    plain = kind.__origin__ if get_origin(kind) is Annotated else kind
+    if plain in {tuple[str, ...], Addresses}:
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
         return msgspec.convert(text, kind, strict=False)

@@ -17,6 +17,7 @@ from relay.config import ENVIRONMENT_PREFIX, Config, addresses, host_port
 from relay.errors import ConfigurationError, OperatorError, Problem
 from relay.services.tickets import MIN_SECRET_BYTES
 from relay.wire.names import RELAY_NAME
+from relay.wire.turn_servers import hosts_of
 
 
 @contextmanager
@@ -49,6 +50,7 @@ def check(config: Config) -> None:
         *_of_operation(config),
         *_of_secret(config),
         *_of_storage(config),
+        *_of_turn_servers(config),
     ]
     if problems:
         raise ConfigurationError(problems)
@@ -243,3 +245,13 @@ def _of_storage(config: Config) -> Iterator[Problem]:
                 yield Problem(
                     f"storage.{key}", "means nothing to SQLite", 'set storage.backend = "postgres"'
                 )
+
+
+def _of_turn_servers(config: Config) -> Iterator[Problem]:
+    own, hosts = config.turn.own_host, hosts_of(config.turn.urls)
+    if own and own not in hosts:
+        yield Problem(
+            "turn.own_host",
+            f"is no host of turn.urls: {own!r}",
+            f"one of {', '.join(hosts)}" if hosts else "list the servers of all nodes in turn.urls",
+        )

@@ -38,9 +38,11 @@ from relay.wire.messages import (
     Hello,
     OpenBox,
     Send,
+    TurnCredential,
 )
 from relay.wire.names import Address
 from relay.wire.records import PreKeyBundle
+from relay.wire.turn_servers import urls_for
 
 GIVE_UP_AFTER: Final = 10.0
 """Seconds without the relay after which the call's signalling counts as lost."""
@@ -129,9 +131,10 @@ class CallLink(AnonymousLine):
         assert self._box is not None
         return self._box
 
-    @property
-    def turn_uri(self) -> str:
-        """Where the relay says its media service is; a peer has no say in this.
+    def turn_uri(self, credential: TurnCredential) -> str:
+        """Where the relay says that the media service is that a credential is for (TICKET-07).
+
+        A peer has no say in this: it can only pick one of the relay's own.
 
         Raises:
             MediaError: this relay carries no media.
@@ -139,7 +142,7 @@ class CallLink(AnonymousLine):
         hello = self._line.hello
         if hello is None or not hello.turn:
             raise MediaError("this relay offers no media service")
-        return hello.turn[0]
+        return urls_for(hello.turn, credential.username)[0]
 
     async def wait_lost(self) -> None:
         """Wait until the relay counts as lost."""

@@ -290,7 +290,7 @@ class CallSteps:
     async def _gather(self, credential: TurnCredential) -> None:
         assert self._link is not None
         try:
-            self._candidates = await self.media.gather(self._link.turn_uri, credential)
+            self._candidates = await self.media.gather(self._link.turn_uri(credential), credential)
             if self._machine.role is Role.CALLER:
                 await self.media.prepare()
         except E2ECallError as error:

@@ -48,6 +48,9 @@ listen = "0.0.0.0:3478"
 listen_tcp = "0.0.0.0:3478"
 listen_tls = []
 urls = []
+# Several nodes, or an external fleet: `urls` lists all servers, the same on every node, and
+# `own_host` says which host among them is this node; "" where none is.
+own_host = ""
 secret_file = "turn.secret"
 ticket_seconds = 43200
 

@@ -60,6 +60,8 @@ class Node:
     """The connections of this process that read mailboxes."""
     turn_secret: bytes
     turn_urls: tuple[str, ...]
+    turn_own_host: str
+    """The host among them that is this node, which its tickets name; empty: any."""
     ticket_seconds: int
     is_open: bool
     """Whether anybody may register."""

@@ -289,8 +289,14 @@ async def _replace_list(session: Session, account: Account, new: Account) -> Non
 async def _media_ticket(session: Session, account: Account) -> Reply:
     node = session.node
     await node.quotas.tickets.take(account.username, node.clock())
-    ticket_id = os.urandom(tickets.TICKET_ID_BYTES)
-    a, b = tickets.issue(node.turn_secret, node.clock(), node.ticket_seconds, ticket_id)
+    a, b = tickets.issue_for(
+        node.turn_secret,
+        node.clock(),
+        node.ticket_seconds,
+        urls=node.turn_urls,
+        own_host=node.turn_own_host,
+        random_id=lambda: os.urandom(tickets.TICKET_ID_BYTES),
+    )
     return Ticket(a, b, tickets.expires_at(a))
 
 

@@ -31,6 +31,7 @@ from relay.io.storage import Storage
 from relay.io.tls import Certificates
 from relay.services.delivery import Readers
 from relay.services.signatures import RelayKey
+from relay.wire.turn_servers import host_of
 
 log = structlog.get_logger()
 
@@ -97,6 +98,10 @@ async def run(
             listeners.bound_url(),
         )
         node.turn_urls = config.turn.urls or listeners.urls(node.name)
+        if (
+            node.turn_urls and not config.turn.urls
+        ):  # one server, at whatever addresses: the first is for everybody
+            node.turn_own_host = host_of(node.turn_urls[0])
         async with trio.open_nursery() as nursery:
             signalling = Signalling(node)
             await signalling.start(
@@ -161,6 +166,7 @@ def _node(
         readers=readers,
         turn_secret=config.turn.secret.encode(),
         turn_urls=(),
+        turn_own_host=config.turn.own_host,
         ticket_seconds=config.turn.ticket_seconds,
         is_open=config.relay.registration == "open",
         limits=config.limits,

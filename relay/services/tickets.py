@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import hmac
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, unique
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 from relay.errors import TicketError
 from relay.wire.labels import labelled
 from relay.wire.messages import TurnCredential
+from relay.wire.turn_servers import host_of, hosts_of, urls_for
 
 TICKET_ID_BYTES: Final = 16
 TAG_BYTES: Final = 16
@@ -67,6 +69,34 @@ def issue(
         _credential(secret, Identity(ticket_id, Side.A, expires)),
         _credential(secret, Identity(ticket_id, Side.B, expires)),
     )
+
+
+def issue_for(
+    secret: bytes,
+    now: float,
+    ttl: int,
+    *,
+    urls: Sequence[str],
+    own_host: str,
+    random_id: Callable[[], bytes],
+) -> tuple[TurnCredential, TurnCredential]:
+    """Return credentials as `issue` does, which both name one TURN server of ``urls``.
+
+    That is the one at ``own_host`` or, if this is empty, any. With n servers it takes n ids from
+    ``random_id`` on average, or n * n for a certain one.
+
+    Raises:
+        ValueError: as `issue`, or ``own_host`` is no host of ``urls``.
+    """
+    if own_host and own_host not in hosts_of(urls):
+        raise ValueError("the own host is none of the servers")
+    while True:
+        a, b = issue(secret, now, ttl, random_id())
+        chosen = urls_for(urls, a.username)
+        wanted = not own_host or own_host == host_of(chosen[0])
+        # TICKET-07 MUST: two sides at two servers would never meet.
+        if wanted and chosen == urls_for(urls, b.username):
+            return a, b
 
 
 def open_id(secret: bytes, username: str, now: float) -> Identity:

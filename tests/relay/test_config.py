@@ -164,3 +164,16 @@ def test_storage(read, tmp_path):
     check(config)
     assert config.storage.dsn == "host=db password=secret"
     assert "storage.node" in refusal(check, read(GOOD + "[storage]\nnode = 'north'"))
+
+
+def test_own_turn_server(read):
+    """turn.own_host is one of the hosts in turn.urls."""
+    text = GOOD + "urls = ['turn:a.example:1', 'turn:b.example:2']\nown_host = "
+    check(read(text + "'b.example'"))
+    assert "turn.own_host" in refusal(check, read(text + "'c.example'"))
+
+
+def test_lists_in_the_environment(read):
+    """A list in the environment is separated by commas, also one that is bounded."""
+    found = read(GOOD, {"RELAY__TURN__URLS": "turn:a.example:1, turn:b.example:2"})
+    assert found.turn.urls == ("turn:a.example:1", "turn:b.example:2")

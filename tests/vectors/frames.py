@@ -16,6 +16,7 @@ from relay.wire.codec import decode, encode
 from relay.wire.limits import MAX_FRAME
 from relay.wire.messages import ClientFrame, Policy, ServerFrame
 from relay.wire.records import SignedDeviceList
+from relay.wire.turn_servers import urls_for
 from tests.vectors.harness import Given, MismatchError, operation
 
 
@@ -179,6 +180,11 @@ def ticket(given: Given):
         "usernames": [credential.username for credential in issued],
         "passwords": [credential.password for credential in issued],
     }
+
+
+@operation
+def turn_server(given: Given):
+    return {"urls": list(urls_for(given["urls"], given["username"]))}
 
 
 @operation

@@ -311,6 +311,7 @@ def _tickets(file: VectorFile) -> None:
         }
         given = {"secret": _SECRET, "at": at, "ttl": ttl, "ticket": ticket}
         file.accept("ticket", f"ticket_{at - NOW}_{ttl}", "TICKET-01", given, output)
+    _servers(file, _username(NOW + 43_200, ticket + b"\0"))
     expires = NOW + 43_200
     good = _username(expires, ticket + b"\0")
     for name, username in {
@@ -329,3 +330,31 @@ def _tickets(file: VectorFile) -> None:
     }.items():
         given = {"secret": _SECRET, "username": username}
         file.refuse("open_ticket", f"ticket_{name}", "TICKET-02", given, "relay", "bad_ticket")
+
+
+_SERVERS = {
+    "one": ["turn:127.0.0.1:3478"],
+    "one_in_two_ways": ["turn:a.example:3478", "turns:a.example:5349?transport=tcp"],
+    "two": ["turn:a.example:3478", "turn:b.example:3478"],
+    "two_of_three_urls": ["turn:[2001:db8::1]:1", "turn:b.example", "turn:[2001:db8::1]:2"],
+    "eight": [f"turn:{host}.example:3478?transport=udp" for host in "abcdefgh"],
+}
+
+
+def _servers(file: VectorFile, ticket: str) -> None:
+    for name, urls in _SERVERS.items():
+        hosts: list[str] = []
+        own = {}
+        for url in urls:
+            text = url.split(":", 1)[1].split("?")[0]
+            host = text.split("]")[0] if text[0] == "[" else text.split(":")[0]
+            own[url] = host
+            if host not in hosts:
+                hosts.append(host)
+        for username in (ticket, "anybody", ""):
+            digest = hashlib.sha256(labelled("turn server", username.encode())).digest()
+            chosen = hosts[int.from_bytes(digest[:4], "big") % len(hosts)]
+            given = {"urls": urls, "username": username}
+            output = {"urls": [url for url in urls if own[url] == chosen]}
+            case = f"turn_server_{name}_{username[:7] or 'nobody'}"
+            file.accept("turn_server", case, "TICKET-07", given, output)

@@ -19,6 +19,7 @@ from relay.wire.messages import (
     PublishPrekeys,
 )
 from relay.wire.records import PreKeyKind
+from relay.wire.turn_servers import urls_for
 from tests.relay.cluster import Cluster
 from tests.relay.conftest import POSTGRES, Identity, letter, wire
 from tests.relay.killrounds import Relays, kill_rounds
@@ -159,6 +160,29 @@ async def test_a_shared_rate(start_relay, tmp_path, dsn):
         assert await second.request(identity.login(second.hello)) == Done()
         refused = await second.request(MediaTicket())
         assert refused.code is ErrorCode.TOO_MANY
+
+
+@POSTGRES
+async def test_tickets_name_their_node(start_relay, tmp_path, dsn):
+    """TICKET-07: whoever asks, both sides of a node's tickets go to this node's TURN server."""
+    urls = ("turn:127.0.0.1:3478", "turn:127.0.0.2:3478")
+    for number, node in enumerate(("north", "south")):
+        relay = start_relay(
+            "--config",
+            node_config(tmp_path / node, node, dsn),
+            dev=False,
+            environment={
+                "RELAY__TURN__URLS": ",".join(urls),
+                "RELAY__TURN__OWN_HOST": f"127.0.0.{number + 1}",
+            },
+        )
+        async with wire(relay.url) as client:
+            await register(client, f"user_of_{node}")
+            assert client.hello.turn == urls
+            for _ in range(5):
+                ticket = await client.request(MediaTicket())
+                for side in (ticket.a, ticket.b):
+                    assert urls_for(urls, side.username) == (urls[number],)
 
 
 @POSTGRES

@@ -10,7 +10,8 @@ import pytest
 
 from relay.errors import TicketError
 from relay.services import tickets
-from relay.services.tickets import Identity, Side, issue, open_id, password
+from relay.services.tickets import Identity, Side, issue, issue_for, open_id, password
+from relay.wire.turn_servers import host_of, urls_for
 
 NOW = 1_800_000_007.5
 SECRET = b"a secret of the relay"
@@ -109,3 +110,30 @@ def test_refuses_to_issue(ttl, size):
     """A ticket id has 16 bytes, a lifetime at most a day."""
     with pytest.raises(ValueError, match="ticket"):
         issue(SECRET, NOW, ttl, bytes(size))
+
+
+def issued_for(urls, own_host):
+    return issue_for(
+        SECRET, NOW, 60, urls=urls, own_host=own_host, random_id=lambda: os.urandom(16)
+    )
+
+
+@pytest.mark.parametrize("servers", [1, 2, 3, 8])
+def test_both_sides_at_one_server(servers):
+    """TICKET-07: both usernames name one server: the own one where there is one, else any."""
+    urls = [f"turn:host{number}.example:3478" for number in range(servers)]
+    for url in urls:
+        a, b = issued_for(urls, host_of(url))
+        assert urls_for(urls, a.username) == urls_for(urls, b.username) == (url,)
+    seen = set()
+    for _ in range(40 * servers):
+        a, b = issued_for(urls, "")
+        assert urls_for(urls, a.username) == urls_for(urls, b.username)
+        seen.add(urls_for(urls, a.username))
+    assert len(seen) == servers
+
+
+def test_a_server_that_is_not_there():
+    """A host that is none of the servers is refused, not searched for ever."""
+    with pytest.raises(ValueError, match="none of the servers"):
+        issued_for(["turn:a.example"], "b.example")
