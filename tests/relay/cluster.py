@@ -37,8 +37,8 @@ class Cluster:
             self.close()
             raise
 
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
+    def start(self, **more: str) -> None:
+        """Start the server, with ``more`` settings, and wait until it answers."""
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": self.folder,
@@ -46,6 +46,7 @@ class Cluster:
             "max_connections": 100,
             "shared_buffers": "32MB",
             "log_statement": "none",
+            **more,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
@@ -65,6 +66,12 @@ class Cluster:
                 time.sleep(0.05)
             else:
                 return
+
+    def recover(self) -> None:
+        """Stop the server and recover as from an archive, which begins a new timeline."""
+        self.stop(signal.SIGINT)
+        self.run("touch", self.data / "recovery.signal")
+        self.start(restore_command="false")
 
     def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         """Stop the server: at once with SIGQUIT, as in a crash; in order with SIGINT."""

@@ -1,5 +1,6 @@
 """A relay that dies, stops or cannot store (spec/wire.md, Delivery and Storage)."""
 
+import socket
 import sqlite3
 
 import pytest
@@ -118,6 +119,15 @@ async def http_status(relay, path):
         return int((await stream.receive_some()).split()[1])
 
 
+def turn_answers(relay):
+    """Tell whether the media relay answers a Binding request at once."""
+    host, port = relay.ready["turn"].removeprefix("turn:").partition("?")[0].rsplit(":", 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.settimeout(1)
+        udp.sendto(b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), (host, int(port)))
+        return udp.recv(1500)[:2] == b"\x01\x01"
+
+
 async def becomes(relay, status):
     with trio.fail_after(15):
         while await http_status(relay, "/readyz") != status:  # noqa: ASYNC110 - another process
@@ -125,7 +135,7 @@ async def becomes(relay, status):
 
 
 async def test_locked_database(start_relay, tmp_path, speak, username):
-    """F2, STORAGE-08, STORAGE-09: while nothing can be stored, RETRY says so, and /readyz."""
+    """F2, STORAGE-08, STORAGE-09: with nothing stored, RETRY and /readyz say so; media goes on."""
     data = tmp_path / "data"
     relay = start_relay("--data-dir", data)
     async with speak.registered(relay.url, username) as (client, _):
@@ -138,6 +148,7 @@ async def test_locked_database(start_relay, tmp_path, speak, username):
         assert refused.code is ErrorCode.RETRY
         await becomes(relay, 503)
         assert await http_status(relay, "/healthz") == 200
+        assert await trio.to_thread.run_sync(turn_answers, relay)
         other.execute("ROLLBACK")
         other.close()
         await becomes(relay, 200)

@@ -1,6 +1,7 @@
 """What only the PostgreSQL backend has: a server that fails, leases, lost hints (spec/wire.md)."""
 
 import os
+import signal
 import time
 from contextlib import AsyncExitStack
 
@@ -14,10 +15,12 @@ from relay.services.delivery import Readers
 from relay.services.mailbox import BoxMailbox, Stored
 from relay.services.quota import Rate
 from relay.services.signatures import RelayKey
+from relay.wire.messages import PrekeyCounts
+from relay.wire.records import PreKeyKind
 from tests.relay.cluster import Cluster
 from tests.relay.conftest import POSTGRES
 from tests.relay.io.conftest import StorageNode
-from tests.relay.io.test_storage import NOW, put, read, reads
+from tests.relay.io.test_storage import NOW, account, put, read, reads
 
 pytestmark = [pytest.mark.trio, POSTGRES]
 
@@ -89,6 +92,35 @@ async def test_server_crashes(own_cluster):
                     await trio.sleep(0.1)
         envelopes = {mail.envelope for mail in await read(storage, BOX)}
         assert envelopes == {b"before", b"after"}
+
+
+async def test_f5_another_timeline(own_cluster, speak):
+    """F5, STORAGE-12: nodes that meet a server that recovered discard all one-time prekeys."""
+    identity, somebody = account(speak)
+    far = int(NOW) + 86_400
+    kinds = (PreKeyKind.ONE_TIME_X25519, PreKeyKind.ONE_TIME_MLKEM1024)
+    keys = [identity.prekey(kind, number, expires=far) for kind in kinds for number in (1, 2)]
+    async with open_node(own_cluster.database()) as storage:
+        await storage.directory.create(somebody)
+        await storage.directory.add_prekeys("somebody", 1, keys)
+        assert await storage.directory.count_prekeys("somebody", 1, NOW) == PrekeyCounts(2, 2)
+        await trio.to_thread.run_sync(own_cluster.stop, signal.SIGINT)
+        await trio.to_thread.run_sync(own_cluster.start)
+        assert await count(storage) == PrekeyCounts(2, 2)
+        await trio.to_thread.run_sync(own_cluster.recover)
+        assert await count(storage) == PrekeyCounts(0, 0)
+        await storage.directory.add_prekeys("somebody", 1, keys)
+        assert await count(storage) == PrekeyCounts(0, 0)
+
+
+async def count(storage):
+    """Return what is left, as soon as the server answers."""
+    with trio.fail_after(20):
+        while True:
+            try:
+                return await storage.directory.count_prekeys("somebody", 1, NOW)
+            except StorageError:
+                await trio.sleep(0.1)
 
 
 async def test_locked_rows(dsn, monkeypatch):
