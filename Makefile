@@ -38,7 +38,7 @@ PROBE = import importlib.util, sys; \
 	whole = all(map(importlib.util.find_spec, ("venv", "ensurepip"))); \
 	sys.exit(3 if not fits else 0 if whole else 4)
 
-.PHONY: help setup demo test test-measured vectors fuzz coverage bench lint lock clean
+.PHONY: help setup demo test vectors fuzz coverage bench lint lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -62,11 +62,6 @@ coverage: $(INSTALLED)
 	@mkdir -p build
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(CORE_TESTS)
 	@$(BIN)/coverage report
-
-# Each test once: those of the core while their coverage is measured, then all others.
-test-measured: coverage
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
-		$(addprefix --ignore=,$(CORE_TESTS)) $(PYTEST_ARGS)
 
 # What is compared with stands apart, where the product cannot import it; without it the rest runs.
 bench: $(INSTALLED)
