@@ -17,11 +17,11 @@ TRANSPORTS = ("udp", "tcp", "tls")
 
 
 @contextlib.contextmanager
-def media_relay(folder, settings=""):
+def media_relay(folder):
     """Run one; in the end it must have been well and have had nothing to complain about."""
     certificate, key = make_authority(folder)
     config = folder / "relay.toml"
-    config.write_text(f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n{settings}')
+    config.write_text(f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
     relay = RelayProcess(folder, "--config", config, "--turn-secret", SECRET)
     try:
         tls = trusting(certificate)
