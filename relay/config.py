@@ -22,6 +22,7 @@ ENVIRONMENT_PREFIX: Final = "RELAY__"
 FILE_SUFFIX: Final = "_file"
 SECRETS: Final = (("turn", "secret"), ("storage", "dsn"))
 """Keys that may be given as the path of a file."""
+MAX_WORKERS: Final = 64
 
 Positive = Annotated[float, Meta(gt=0)]
 Bound = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -70,6 +71,8 @@ class TurnSection(Struct, frozen=True, forbid_unknown_fields=True):
     own_host: str = ""
     secret: str = ""
     ticket_seconds: Annotated[int, Meta(ge=60, le=MAX_LIFETIME)] = DEFAULT_LIFETIME
+    workers: Annotated[int, Meta(ge=0, le=MAX_WORKERS)] = 1
+    """Processes that forward, for each UDP address; with 0 the relay's own does."""
 
 
 class StorageSection(Struct, frozen=True, forbid_unknown_fields=True):

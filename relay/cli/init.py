@@ -53,6 +53,8 @@ urls = []
 own_host = ""
 secret_file = "turn.secret"
 ticket_seconds = 43200
+# Processes that forward media, on Linux; one for each processor core at most. 0: the relay's own.
+workers = 1
 
 [storage]
 # "sqlite": one file in data_dir, for one process. "postgres": a database that several nodes share;

@@ -13,7 +13,7 @@ import trio
 
 from relay import config as configuration
 from relay import diagnosis
-from relay.config import Config, host_port
+from relay.config import MAX_WORKERS, Config, host_port
 from relay.errors import OperatorError
 from relay.io import logs
 from relay.io.server import Options, Ready, run_until_signal
@@ -27,7 +27,7 @@ def serve(
     turn: str | None = None,
     turn_secret: str | None = None,
     data_dir: Path | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     capture: Path | None = None,
 ) -> None:
     """Run a relay until SIGTERM. Its first line on stdout says where it listens.
@@ -47,12 +47,12 @@ def serve(
     data_dir:
         Folder of the database and the relay's key.
     workers:
-        Processes; this release has one.
+        Processes that forward media; with 0 the relay's own does.
     capture:
         Folder to keep everything in that the relay receives and sends; needs --dev.
     """
-    if workers != 1:
-        raise OperatorError("this release runs one worker", hint="leave --workers out")
+    if workers is not None and not 0 <= workers <= MAX_WORKERS:
+        raise OperatorError(f"--workers is between 0 and {MAX_WORKERS}")
     if capture is not None and not dev:
         raise OperatorError(
             "--capture is for development", hint="a relay in use keeps nothing: add --dev"
@@ -72,7 +72,7 @@ def serve(
                 settings = configuration.load(config, os.environ)
                 if dev and folder is not None:
                     settings = configuration.development(settings, folder)
-                settings = _overridden(settings, signalling, turn, turn_secret, data_dir)
+                settings = _overridden(settings, signalling, turn, turn_secret, data_dir, workers)
                 if not dev:
                     diagnosis.check(settings)
             return settings
@@ -89,6 +89,7 @@ def _overridden(
     turn: str | None,
     turn_secret: str | None,
     data_dir: Path | None,
+    workers: int | None,
 ) -> Config:
     replace = msgspec.structs.replace
     if signalling is not None:
@@ -99,6 +100,8 @@ def _overridden(
         config = replace(config, turn=replace(config.turn, listen=turn))
     if turn_secret is not None:
         config = replace(config, turn=replace(config.turn, secret=turn_secret))
+    if workers is not None:
+        config = replace(config, turn=replace(config.turn, workers=workers))
     if data_dir is not None:
         config = replace(config, relay=replace(config.relay, data_dir=str(data_dir)))
     return config

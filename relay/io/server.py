@@ -86,7 +86,8 @@ async def run(
         if options.capture is not None:
             capture = stack.enter_context(Capture(options.capture))
         certificates = _certificates(config)
-        listeners = stack.enter_context(turn.open_listeners(config, certificates))
+        workers = turn.workers_of(config, is_captured=options.capture is not None)
+        listeners = stack.enter_context(turn.open_listeners(config, certificates, workers=workers))
         host, port = host_port(config.signalling.listen, "signalling.listen")
         listener, port = await open_listener(host, port)
         await stack.enter_async_context(listener)

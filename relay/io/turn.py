@@ -17,7 +17,10 @@ import trio
 from relay.config import Config, LimitsSection, addresses, host_port, join_host_port
 from relay.errors import OperatorError, TicketError
 from relay.io.capture import Capture
-from relay.io.datagram import open_socket, serve_turn, steady_clock
+from relay.io.datagram import Clock, open_socket, serve_turn, steady_clock
+from relay.io.media.plane import IS_AVAILABLE, open_group, serve_plane
+from relay.io.media.routetable import MAX_RECORDS
+from relay.io.media.sharedroutes import SharedRoutes
 from relay.io.outlets import Outlets
 from relay.io.stream import StreamLimits, StreamListener, open_stream_socket, serve_streams
 from relay.io.tls import Certificates
@@ -27,6 +30,8 @@ from relay.turn.limits import Limits
 from relay.turn.server import TURNServer
 
 NONCE_KEY_BYTES: Final = 32
+ROUTES_PER_ALLOCATION: Final = 2
+"""To the peer, and to the one before while a client changes its network."""
 
 _URL: Final = {
     Transport.UDP: "turn:{}?transport=udp",
@@ -37,10 +42,18 @@ _URL: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Bound sockets: over UDP, and over TCP and TLS."""
+    """Bound sockets: over UDP, a group for each listener, and over TCP and TLS."""
 
-    datagrams: tuple[socket.socket, ...]
+    groups: tuple[tuple[socket.socket, ...], ...]
     streams: tuple[StreamListener, ...]
+    workers: int = 0
+    """Processes that forward for each UDP listener, a socket of its group each; with 0 this one
+    does."""
+
+    @property
+    def datagrams(self) -> tuple[socket.socket, ...]:
+        """One socket of each UDP listener."""
+        return tuple(group[0] for group in self.groups)
 
     def bound(self) -> Iterator[tuple[Transport, str, int]]:
         """Yield transport, host and port of each, UDP first."""
@@ -72,8 +85,10 @@ class Listeners:
 
 
 @contextmanager
-def open_listeners(config: Config, certificates: Certificates | None) -> Iterator[Listeners]:
-    """Bind what the configuration says; closes it in the end.
+def open_listeners(
+    config: Config, certificates: Certificates | None, *, workers: int = 0
+) -> Iterator[Listeners]:
+    """Bind what the configuration says, UDP for ``workers``; closes it in the end.
 
     Raises:
         OperatorError: an address cannot be used, or there is no certificate for TLS.
@@ -82,19 +97,27 @@ def open_listeners(config: Config, certificates: Certificates | None) -> Iterato
     if turn.listen_tls and certificates is None:
         raise OperatorError("turn.listen_tls needs a certificate", hint="set [tls]")
     with ExitStack() as stack:
-        datagrams = tuple(
-            stack.enter_context(_bind(open_socket, text, "turn.listen", "UDP"))
+        groups = tuple(
+            stack.enter_context(_bind(partial(_open_group, workers), text, "turn.listen", "UDP"))
             for text in addresses(turn.listen)
         )
         streams = [
-            StreamListener(stack.enter_context(_bind(open_stream_socket, text, key, "TCP")), tls)
+            StreamListener(stack.enter_context(_bind(_open_stream, text, key, "TCP"))[0], tls)
             for key, texts, tls in (
                 ("turn.listen_tcp", turn.listen_tcp, None),
                 ("turn.listen_tls", turn.listen_tls, certificates),
             )
             for text in addresses(texts)
         ]
-        yield Listeners(datagrams, tuple(streams))
+        yield Listeners(groups, tuple(streams), workers)
+
+
+def workers_of(config: Config, *, is_captured: bool) -> int:
+    """Return how many processes forward for each UDP listener.
+
+    None with a capture, which sees what comes to this process, nor where the system has no support.
+    """
+    return 0 if is_captured or not IS_AVAILABLE else config.turn.workers
 
 
 class Media:
@@ -112,6 +135,7 @@ class Media:
 
         self._per_address = per_address
         self._stream_limits = StreamLimits()
+        self._routes: SharedRoutes | None = None
         self.core = TURNServer(
             identify=identify,
             password=partial(tickets.password, secret),
@@ -121,7 +145,10 @@ class Media:
 
     def limit(self, limits: LimitsSection) -> None:
         """Put bounds into effect; what exceeds them already may stay."""
-        self.core.limit(limits_of(limits, per_address=self._per_address))
+        bounds = self._bounds = limits_of(limits, per_address=self._per_address)
+        self.core.limit(bounds)
+        if self._routes is not None:
+            self._routes.set_bandwidth(bounds.bandwidth)
         streams = self._stream_limits
         streams.connections = streams.connections_per_address = limits.turn_connections
         if self._per_address:
@@ -137,19 +164,40 @@ class Media:
         """Serve on all listeners until cancelled."""
         outlets, clock = Outlets(), steady_clock()
         keep = None if capture is None else capture.datagram
-        shared: Any = {"outlets": outlets, "clock": clock, "capture": keep}
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve_turn, listeners.datagrams, self.core, **shared))
-            await nursery.start(
-                partial(
-                    serve_streams,
-                    listeners.streams,
-                    self.core,
-                    limits=self._stream_limits,
-                    **shared,
+        shared: Any = {"outlets": outlets, "clock": clock}
+        with ExitStack() as stack:
+            if listeners.workers:
+                routes = stack.enter_context(self._share_routes(listeners, clock))
+                groups = listeners.groups
+                serve_udp = partial(serve_plane, groups, self.core, routes, **shared)
+            else:
+                serve_udp = partial(
+                    serve_turn, listeners.datagrams, self.core, capture=keep, **shared
                 )
-            )
-            task_status.started()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_udp)
+                await nursery.start(
+                    partial(
+                        serve_streams,
+                        listeners.streams,
+                        self.core,
+                        limits=self._stream_limits,
+                        capture=keep,
+                        **shared,
+                    )
+                )
+                task_status.started()
+
+    def _share_routes(self, listeners: Listeners, clock: Clock) -> SharedRoutes:
+        bounds = self._bounds
+        self._routes = SharedRoutes(
+            listeners=len(listeners.groups),
+            records=min(ROUTES_PER_ALLOCATION * bounds.allocations, MAX_RECORDS),
+            bandwidth=bounds.bandwidth,
+            clock=clock,
+        )
+        self.core.observe(self._routes)
+        return self._routes
 
 
 def limits_of(limits: LimitsSection, *, per_address: bool) -> Limits:
@@ -167,15 +215,25 @@ def limits_of(limits: LimitsSection, *, per_address: bool) -> Limits:
 
 @contextmanager
 def _bind(
-    opener: Callable[[str, int], socket.socket], text: str, key: str, protocol: str
-) -> Iterator[socket.socket]:
+    opener: Callable[[str, int], tuple[socket.socket, ...]], text: str, key: str, protocol: str
+) -> Iterator[tuple[socket.socket, ...]]:
     host, port = host_port(text, key)
     try:
-        sock = opener(host, port)
+        group = opener(host, port)
     except OSError as error:
         problem = f"cannot use {protocol} {host} port {port}: {error.strerror}"
         raise OperatorError(problem) from error
     except ValueError as error:
         raise OperatorError(f"{key} needs a numeric address") from error
-    with sock:
-        yield sock
+    with ExitStack() as stack:
+        for sock in group:
+            stack.enter_context(sock)
+        yield group
+
+
+def _open_group(workers: int, host: str, port: int) -> tuple[socket.socket, ...]:
+    return tuple(open_group(host, port, workers)) if workers else (open_socket(host, port),)
+
+
+def _open_stream(host: str, port: int) -> tuple[socket.socket, ...]:
+    return (open_stream_socket(host, port),)

@@ -16,7 +16,7 @@ from relay.turn.channel import Channel, decode_channel_data, encode_channel_data
 from relay.turn.counters import Counters, Drop
 from relay.turn.errors import STUNError
 from relay.turn.five_tuple import FiveTuple
-from relay.turn.routes import Route, RouteKey, RouteObserver, Routes
+from relay.turn.routes import Route, RouteKey, Routes
 from relay.turn.stun import (
     TRANSACTION_ID_LENGTH,
     MessageClass,
@@ -34,17 +34,11 @@ class Forwarding:
 
     __slots__ = ("_counters", "_generate", "_table", "routes")
 
-    def __init__(
-        self,
-        table: AllocationTable,
-        counters: Counters,
-        generate: GenerateBytes,
-        observer: RouteObserver | None = None,
-    ) -> None:
+    def __init__(self, table: AllocationTable, counters: Counters, generate: GenerateBytes) -> None:
         self._table = table
         self._counters = counters
         self._generate = generate
-        self.routes = Routes(observer)
+        self.routes = Routes()
 
     def channel_data(self, now: float, five_tuple: FiveTuple, datagram: bytes) -> list[Datagram]:
         """Forward a ChannelData datagram, whose first byte is in 0x40-0x4F."""

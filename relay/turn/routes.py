@@ -37,13 +37,17 @@ class RouteObserver(Protocol):
 
 
 class Routes:
-    """All routes; an observer, if there is one, has the same at any time."""
+    """All routes; an observer, if there is one, has those that were published since it came."""
 
     __slots__ = ("_observer", "by_key")
 
-    def __init__(self, observer: RouteObserver | None = None) -> None:
-        self._observer = observer
+    def __init__(self) -> None:
+        self._observer: RouteObserver | None = None
         self.by_key: dict[RouteKey, Route] = {}
+
+    def observe(self, observer: RouteObserver) -> None:
+        """Tell ``observer`` of every change from now on, and nobody else."""
+        self._observer = observer
 
     def __len__(self) -> int:
         return len(self.by_key)

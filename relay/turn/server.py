@@ -51,8 +51,7 @@ class TURNServer:
     """A TURN server over UDP whose relayed addresses exist only inside it.
 
     ``now`` is Unix seconds throughout and must not go backwards. ``generate`` is the source of
-    randomness, for relayed addresses and the transaction ids of Data indications. ``observer`` is
-    told of the routes by which ChannelData may be forwarded without asking the core.
+    randomness, for relayed addresses and the transaction ids of Data indications.
     """
 
     __slots__ = ("_credentials", "_forwarding", "_methods", "_table", "counters")
@@ -66,14 +65,13 @@ class TURNServer:
         realm: str = DEFAULT_REALM,
         limits: Limits | None = None,
         generate: GenerateBytes = secrets.token_bytes,
-        observer: RouteObserver | None = None,
     ) -> None:
         self.counters = Counters()
         self._credentials = LongTermCredentials(
             identify=identify, password=password, nonces=Nonces(nonce_key), realm=realm
         )
         self._table = AllocationTable(limits or Limits(), generate)
-        self._forwarding = Forwarding(self._table, self.counters, generate, observer)
+        self._forwarding = Forwarding(self._table, self.counters, generate)
         self._methods = Methods(self._table, self._forwarding, self.counters)
 
     def receive(self, now: float, five_tuple: FiveTuple, datagram: bytes) -> list[Datagram]:
@@ -82,6 +80,13 @@ class TURNServer:
         if datagram and 0x40 <= datagram[0] <= 0x4F:
             return self._forwarding.channel_data(now, five_tuple, datagram)
         return self._stun(now, five_tuple, datagram)
+
+    def observe(self, observer: RouteObserver) -> None:
+        """Tell ``observer`` of the routes by which ChannelData may be forwarded without asking.
+
+        Called before the first datagram; the observer replaces an earlier one.
+        """
+        self._forwarding.routes.observe(observer)
 
     def limit(self, limits: Limits) -> None:
         """Put other bounds into effect; what exceeds them already may stay."""

@@ -86,7 +86,7 @@ def test_chosen_addresses(start_relay, tmp_path):
     ("arguments", "text"),
     [
         (["serve"], "no configuration"),
-        (["serve", "--dev", "--workers", "2"], "one worker"),
+        (["serve", "--dev", "--workers", "65"], "between 0 and 64"),
         (["serve", "--config", "missing.toml"], "cannot read missing.toml"),
         (["serve", "--dev", "--signalling", "nowhere"], "HOST:PORT"),
         (["serve", "--dev", "--turn", "127.0.0.1:99999"], "no valid port"),

@@ -1,18 +1,22 @@
 """From the configuration to the TURN listeners (relay/README.md)."""
 
 import dataclasses
+from functools import partial
 
 import pytest
+import trio
 
 from relay.config import Config, LimitsSection, TurnSection, load
 from relay.diagnosis import check
 from relay.errors import ConfigurationError, OperatorError
+from relay.io.media.plane import IS_AVAILABLE
 from relay.io.stream import StreamLimits
 from relay.io.tls import Certificates
-from relay.io.turn import Media, limits_of, open_listeners
+from relay.io.turn import Media, limits_of, open_listeners, workers_of
+from relay.turn.counters import Drop
 from relay.turn.limits import Limits
 from tests.relay.authority import make_authority
-from tests.relay.turnclients import client, open_channel, ticket, trusting
+from tests.relay.turnclients import SECRET, client, open_channel, ticket, trusting
 
 ANY = {"listen": "127.0.0.1:0", "secret": "long enough a secret"}
 
@@ -44,7 +48,7 @@ def test_same_port_of_both_families():
     with open_listeners(Config(turn=TurnSection(listen="0.0.0.0:0")), None) as first:
         port = first.datagrams[0].getsockname()[1]
         with open_listeners(Config(turn=TurnSection(listen=f"[::]:{port}")), None) as second:
-            both = dataclasses.replace(first, datagrams=first.datagrams + second.datagrams)
+            both = dataclasses.replace(first, groups=first.groups + second.groups)
             assert both.urls("relay.example") == (f"turn:relay.example:{port}?transport=udp",)
 
 
@@ -148,3 +152,62 @@ def test_limits_change_while_it_runs():
         assert media._stream_limits == StreamLimits(
             connections=7, connections_per_address=connections_per_address
         )
+
+
+@pytest.mark.trio
+@pytest.mark.skipif(not IS_AVAILABLE, reason="this machine has the portable loop only")
+@pytest.mark.parametrize("workers", [0, 1, 2])
+async def test_workers_beside_streams(workers):
+    """Clients on UDP and TCP meet, whoever forwards, and a changed bandwidth holds at once for
+    workers too (TURN-46, TURN-55, TURN-70).
+    """
+    turn = TurnSection(
+        listen=("127.0.0.1:0", "127.0.0.1:0"),
+        listen_tcp="127.0.0.1:0",
+        secret=SECRET.decode(),
+        workers=workers,
+    )
+    config = Config(turn=turn)
+    media = Media(config, per_address=False)
+    counters = media.core.counters
+    number = workers_of(config, is_captured=False)
+    with open_listeners(config, None, workers=number) as listeners:
+        udp, other, tcp = [("127.0.0.1", port) for _, _, port in listeners.bound()]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(media.serve, listeners, capture=None))
+            for places in ((udp, udp), (udp, other), (udp, tcp), (tcp, udp), (tcp, tcp)):
+                credentials = ticket()
+                transports = ["tcp" if place is tcp else "udp" for place in places]
+                async with (
+                    client(transports[0], places[0], credentials[0]) as one,
+                    client(transports[1], places[1], credentials[1]) as two,
+                ):
+                    await one.bind(two.relayed, 0x4000)
+                    await two.bind(one.relayed, 0x4001)
+                    for _ in range(3):
+                        await one.channel_data(0x4000, b"forth")
+                        assert await two.frame() == b"\x40\1\0\x05forth"
+                        await two.channel_data(0x4001, b"back")
+                        assert await one.frame() == b"\x40\0\0\x04back"
+                    assert counters.current().drops[Drop.BANDWIDTH] == 0
+            media.limit(LimitsSection(allocation_bytes_per_second=10_000))
+            credentials = ticket()
+            async with (
+                client("udp", udp, credentials[0]) as one,
+                client("udp", udp, credentials[1]) as two,
+            ):
+                await one.bind(two.relayed, 0x4000)
+                await two.bind(one.relayed, 0x4001)
+                for _ in range(20):
+                    await one.channel_data(0x4000, bytes(1000))
+                with trio.fail_after(10):
+                    while counters.current().drops[Drop.BANDWIDTH] < 10:  # noqa: ASYNC110
+                        await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+
+def test_a_capture_sees_all():
+    """With a capture no worker forwards what it would not see (TURN-53)."""
+    config = Config(turn=TurnSection(workers=3))
+    assert workers_of(config, is_captured=True) == 0
+    assert workers_of(config, is_captured=False) == (3 if IS_AVAILABLE else 0)

@@ -313,7 +313,7 @@ class Copy(dict):
 def test_an_observer_has_the_routes_at_any_time(turn):
     """Who forwards by a copy of the routes is told of each change as it happens (TURN-35)."""
     world, copy = turn.World(), Copy()
-    world.core = turn.make_core(observer=copy)
+    world.core.observe(copy)
     routes = world.core._forwarding.routes
     first, second = world.bound_pair()
     assert copy == routes.by_key

@@ -86,7 +86,8 @@ async def serving(plane="one worker", hosts=("127.0.0.1",), records=1000, **limi
                 listeners=len(hosts), records=records, bandwidth=bounds.bandwidth, clock=clock
             )
             routes = stack.enter_context(shared)
-            core = TURNServer(observer=routes, **options)
+            core = TURNServer(**options)
+            core.observe(routes)
             serve = partial(serve_plane, groups, core, routes, clock=clock)
         else:
             routes, groups = None, [[open_socket(host, 0)] for host in hosts]
