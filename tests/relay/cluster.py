@@ -21,7 +21,9 @@ class Cluster:
 
     def __init__(self, program: Callable[[str], Path]) -> None:
         self._postgres = program("postgres")
-        self.folder = Path(tempfile.mkdtemp(prefix="e2ecall-pg-"))
+        # Root's own temporary folder may be closed to the user that the server runs as.
+        place = "/tmp" if os.getuid() == 0 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="e2ecall-pg-", dir=place))
         self.data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
