@@ -228,11 +228,11 @@ class Account:
             await self.save_prekeys(state)
 
     async def _register(self, connection: RelayConnection) -> None:
-        local, hello = self.local, connection.hello
+        local = self.local
         signature = sign_register(
             local.identity,
             relay=local.address.relay,
-            challenge=hello.challenge,
+            challenge=connection.challenge,
             device_list=local.device_list,
         )
         request = Register(local.address.username, local.device_list, signature)
@@ -294,11 +294,11 @@ class Account:
                 await self._store.write([Change(RecordKind.PREKEYS, _UNPUBLISHED, record)])
 
     async def _log_in(self, connection: RelayConnection) -> None:
-        local, hello = self.local, connection.hello
+        local = self.local
         signature = sign_login(
             local.keys,
             relay=local.address.relay,
-            challenge=hello.challenge,
+            challenge=connection.challenge,
             username=local.address.username,
         )
         request = Login(local.address.username, local.keys.device_id, signature)

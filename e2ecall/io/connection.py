@@ -27,6 +27,7 @@ from relay.wire.errors import WireError
 from relay.wire.limits import MAX_FRAME
 from relay.wire.messages import (
     PROTOCOL_VERSION,
+    Binding,
     ClientFrame,
     Deliver,
     Displaced,
@@ -39,6 +40,7 @@ from relay.wire.messages import (
     Request,
     ServerFrame,
 )
+from relay.wire.records import bound_challenge
 
 REQUEST_TIMEOUT: Final = 15.0
 """Seconds until a request without an answer fails."""
@@ -78,6 +80,10 @@ class RelayConnection:
     def __init__(self, socket: WebSocket, endpoint: RelayEndpoint, hello: Hello) -> None:
         self.endpoint = endpoint
         self.hello = hello
+        self.challenge: Final = bound_challenge(
+            hello.challenge, socket.endpoint if hello.binding is Binding.ENDPOINT else None
+        )
+        """What log-ins and registrations on this connection sign (WIRE-45)."""
         self._socket = socket
         self._pending: dict[int, _Pending] = {}
         self._next_id = 1
@@ -104,6 +110,8 @@ class RelayConnection:
                     f"this program version {PROTOCOL_VERSION}",
                     hint="update the older of the two",
                 )
+            if frame.body.binding is Binding.ENDPOINT and socket.endpoint is None:
+                raise ConnectionFailedError(f"{endpoint.name} speaks of TLS where there is none")
         except BaseException as error:
             await socket.aclose()
             if isinstance(error, TimeoutError | RemoteProtocolError):

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import anyio
 from anyio.abc import ByteStream
+from anyio.streams.tls import TLSAttribute
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
 from websockets.frames import CloseCode, Frame, Opcode
@@ -20,6 +21,7 @@ from websockets.uri import parse_uri
 from e2ecall.errors import ConnectionFailedError
 from e2ecall.io.endpoint import RelayEndpoint
 from relay.wire.limits import MAX_FRAME
+from relay.wire.records import endpoint_hash
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for TCP, TLS and the WebSocket handshake together."""
@@ -98,6 +100,13 @@ class WebSocket:
             await anyio.aclose_forcefully(stream)
             raise
         return socket
+
+    @property
+    def endpoint(self) -> bytes | None:
+        """`endpoint_hash` of the certificate that the other end showed; None without TLS."""
+        name = TLSAttribute.peer_certificate_binary
+        certificate = self._stream.extra(name, None)  # noqa: S610 - this is anyio's
+        return None if certificate is None else endpoint_hash(certificate)
 
     async def send(self, message: bytes) -> None:
         """Send one binary message; whole, also if it is cancelled meanwhile.

@@ -27,6 +27,7 @@ from relay.wire.errors import WireError
 from relay.wire.limits import CHALLENGE_BYTES, MAX_FRAME
 from relay.wire.messages import (
     PROTOCOL_VERSION,
+    Binding,
     ClientFrame,
     Deliver,
     Displaced,
@@ -39,6 +40,7 @@ from relay.wire.messages import (
     Request,
     ServerFrame,
 )
+from relay.wire.records import bound_challenge
 
 log = structlog.get_logger()
 
@@ -81,12 +83,24 @@ class Answer(Protocol):
 class Session:
     """The relay's end of one connection. `run` lasts as long as the connection."""
 
-    def __init__(self, node: Node, socket: ServerConnection, source: str, answer: Answer) -> None:
+    def __init__(
+        self,
+        node: Node,
+        socket: ServerConnection,
+        source: str,
+        answer: Answer,
+        *,
+        endpoint: bytes | None,
+    ) -> None:
         self.node = node
         self.source: Final = source
         node.connections += 1
         self.number: Final = node.connections
-        self.challenge: Final = os.urandom(CHALLENGE_BYTES)
+        challenge = os.urandom(CHALLENGE_BYTES)
+        self._challenge = challenge
+        self._binding = Binding.NONE if endpoint is None else Binding.ENDPOINT
+        self.challenge: Final = bound_challenge(challenge, endpoint)
+        """What log-ins sign here: bound to the end of TLS, if there is one."""
         self.device: DeviceMailbox | None = None
         self.queue: Final = DeliveryQueue()
         self._claims: dict[MailboxName, Claim] = {}
@@ -219,9 +233,10 @@ class Session:
             PROTOCOL_VERSION,
             node.name,
             node.key.public,
-            self.challenge,
+            self._challenge,
             node.turn_urls,
             int(node.clock()),
+            self._binding,
         )
 
     async def _received(self, message: str | bytes) -> None:

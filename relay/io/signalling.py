@@ -108,7 +108,10 @@ class Signalling:
         below = transport(socket.stream)
         below.passed()
         source = source_key(self._client(below.peer, socket.request))
-        session = Session(node, socket, source, answer)
+        # WIRE-45: a browser cannot see the certificate, so it cannot sign it.
+        is_browser = socket.request is not None and "Origin" in socket.request.headers
+        endpoint = None if is_browser else below.endpoint
+        session = Session(node, socket, source, answer, endpoint=endpoint)
         node.sources[source] += 1
         self.sessions.add(session)
         try:

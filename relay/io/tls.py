@@ -4,12 +4,12 @@ Each set of files that was loaded has a context of its own, so a connection keep
 with which it began. It looks at no file by itself: `Certificates.reload` is asked for.
 """
 
-import hashlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from relay.errors import OperatorError
+from relay.wire.records import endpoint_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Served:
 
     context: ssl.SSLContext
     endpoint: bytes
-    """SHA-256 of the certificate (DER): what a client sees as the end of its TLS channel."""
+    """`endpoint_hash` of the certificate: what a client sees as the end of its TLS channel."""
 
 
 class Certificates:
@@ -63,4 +63,4 @@ def _endpoint(pem: str) -> bytes:
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     start = pem.index(begin)
     first = pem[start : pem.index(end, start) + len(end)]
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).digest()
+    return endpoint_hash(ssl.PEM_cert_to_DER_cert(first))

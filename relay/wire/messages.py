@@ -69,6 +69,15 @@ class Policy(IntEnum):
     CONTACTS = 2
 
 
+@unique
+class Binding(IntEnum):
+    """What a log-in on this connection is bound to, besides the challenge."""
+
+    NONE = 0
+    ENDPOINT = 1
+    """The certificate at the end of TLS."""
+
+
 class TurnCredential(_Message, frozen=True):
     """``[username, password]`` for one side of one call's media, RFC 8489 long-term form."""
 
@@ -284,6 +293,7 @@ class Hello(_Message, frozen=True, tag=96):
     challenge: Annotated[bytes, Meta(min_length=CHALLENGE_BYTES, max_length=CHALLENGE_BYTES)]
     turn: Annotated[tuple[str, ...], Meta(max_length=8)]
     time: UnixSeconds
+    binding: Binding
 
 
 class Deliver(_Message, frozen=True, tag=97):

@@ -136,8 +136,20 @@ def prekey_bytes(address: str, device_id: int, prekey: PreKey) -> bytes:
     return labelled("prekey", encode(body))
 
 
+def endpoint_hash(certificate: bytes) -> bytes:
+    """Return the 32 bytes that stand for the end of a TLS channel: SHA-256 of the certificate."""
+    return hashlib.sha256(certificate).digest()
+
+
+def bound_challenge(challenge: bytes, endpoint: bytes | None) -> bytes:
+    """Return what is signed in place of the challenge; ``endpoint`` is None without a binding."""
+    if endpoint is None:
+        return challenge
+    return hashlib.sha256(labelled("channel", challenge, endpoint)).digest()
+
+
 def login_bytes(relay: str, challenge: bytes, username: str, device_id: int) -> bytes:
-    """Return what a device signs to log in: the relay's name and this connection's challenge."""
+    """Return what a device signs to log in: the relay's name and the bound challenge."""
     return labelled("login", encode([relay, challenge, username, device_id]))
 
 

@@ -45,7 +45,7 @@ class Directory:
     def __init__(self):
         self.now = NOW
         self.key = RelayKey.generate()
-        self.hello = Hello(1, RELAY, self.key.public, bytes(32), (), 0)
+        self.hello = Hello(1, RELAY, self.key.public, bytes(32), (), 0, 0)
         self.accounts, self.prekeys = {}, {}
         self.lost = set()
         self.counts = None

@@ -50,6 +50,7 @@ class Impostor:
             "challenge": bytes(32),
             "turn": (),
             "time": 0,
+            "binding": 0,
         }
         await self.say(Hello(**fields | changes))
 

@@ -6,7 +6,7 @@ from websockets.frames import CloseCode
 
 from e2ecall.errors import ConnectionFailedError, NotReachableError, RelayError
 from e2ecall.io import connection, websocket
-from e2ecall.io.connection import DisplacedError, RelayConnection
+from e2ecall.io.connection import DisplacedError, GoingAwayError, RelayConnection
 from relay.wire.codec import encode
 from relay.wire.limits import MAX_FRAME
 from relay.wire.messages import (
@@ -82,6 +82,17 @@ async def test_hangs_up(impostor):
 async def test_no_hello(impostor, data):
     """What begins with anything but a hello is not a relay."""
     await refused(impostor, lambda server: frame(server, data), "not a relay|did not say hello")
+
+
+async def test_binding_without_tls(impostor):
+    """WIRE-45: a relay that speaks of its certificate where there is none is refused."""
+
+    async def behave(server):
+        await server.handshake()
+        await server.hello(binding=1)
+        await server.receive()
+
+    await refused(impostor, behave, "TLS where there is none")
 
 
 async def test_other_version(impostor):
@@ -203,7 +214,7 @@ async def test_close_code_is_told(impostor):
     ("push", "kind", "text"),
     [
         (Displaced(), DisplacedError, "logged in somewhere else"),
-        (GoingAway(0), ConnectionFailedError, "going away"),
+        (GoingAway(0), GoingAwayError, "going away"),
     ],
 )
 async def test_farewells(impostor, push, kind, text):

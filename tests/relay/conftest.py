@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 from nacl.signing import SigningKey
 from websockets.trio.client import connect
 
@@ -22,6 +23,7 @@ from relay.wire.limits import MAX_FRAME
 from relay.wire.messages import (
     AccountRecipient,
     Ack,
+    Binding,
     ClientFrame,
     Deliver,
     Done,
@@ -39,8 +41,10 @@ from relay.wire.records import (
     PreKey,
     PreKeyKind,
     SignedDeviceList,
+    bound_challenge,
     device_list_bytes,
     device_list_hash,
+    endpoint_hash,
     login_bytes,
     prekey_bytes,
     register_bytes,
@@ -176,7 +180,7 @@ class Wire:
     def __init__(self, socket):
         self.socket = socket
         self.pushes = deque()
-        self.hello = None
+        self.hello = self.bare_challenge = None
         self._id = 0
 
     async def frame(self):
@@ -219,13 +223,22 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def wire(url, *, ssl=None):
-    async with connect(url, ssl=ssl, compression=None, max_size=2 * MAX_FRAME) as socket:
+async def wire(url, *, ssl=None, origin=None):
+    options = {"compression": None, "max_size": 2 * MAX_FRAME}
+    async with connect(url, ssl=ssl, origin=origin, **options) as socket:
         client = Wire(socket)
         hello = (await client.frame()).body
         assert isinstance(hello, Hello)
-        client.hello = hello
+        client.hello, client.bare_challenge = bound(hello, socket), hello.challenge
         yield client
+
+
+def bound(hello, socket):
+    """Return Hello with the challenge that log-ins sign, by WIRE-45."""
+    if hello.binding is Binding.NONE:
+        return hello
+    endpoint = endpoint_hash(socket.stream.getpeercert(binary_form=True))
+    return replace(hello, challenge=bound_challenge(hello.challenge, endpoint))
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from e2ecall.protocol.sframe import SFrameReceiver, SFrameSender
 from relay.services import directory, policy, tickets
 from relay.services.mailbox import BoxMailbox
 from relay.services.signatures import RelayKey
+from relay.wire import records
 from relay.wire.codec import decode, encode
 from relay.wire.limits import MAX_FRAME
 from relay.wire.messages import ClientFrame, Policy, ServerFrame
@@ -123,6 +124,11 @@ def read_client_frame(given: Given):
 def address(given: Given):
     found = parse_remote_address(given["text"])
     return {"username": found.username, "relay": found.relay}
+
+
+@operation
+def bound_challenge(given: Given):
+    return {"bound": records.bound_challenge(given.hex("challenge"), given.hex("endpoint"))}
 
 
 @operation

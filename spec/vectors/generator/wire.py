@@ -33,6 +33,10 @@ def wire() -> VectorFile:
         key = draw(f"box key {i}")
         output = {"box": hashlib.sha256(labelled("box", key)).digest()}
         file.accept("reply_box", f"box_{i}", "WIRE-36", {"key": key}, output)
+        challenge, endpoint = draw(f"challenge {i}"), draw(f"endpoint {i}")
+        output = {"bound": hashlib.sha256(labelled("channel", challenge, endpoint)).digest()}
+        given = {"challenge": challenge, "endpoint": endpoint}
+        file.accept("bound_challenge", f"bound_{i}", "WIRE-45", given, output)
         token = draw(f"token {i}", 16)
         output = {"hash": hashlib.sha256(token).digest()}
         file.accept("token_hash", f"token_{i}", "WIRE-21", {"token": token}, output)
@@ -77,8 +81,8 @@ _REPLIES: dict[str, list[Value]] = {
     "own_list": [71, ALICE.signed_list(), 65_535],
 }
 _PUSHES: dict[str, list[Value]] = {
-    "hello": [96, 1, RELAY, sign_key(RELAY_SEED), _CHALLENGE, ["turn:127.0.0.1:3478"], NOW],
-    "hello_without_turn": [96, 65_535, "[::1]:4567", sign_key(RELAY_SEED), _CHALLENGE, [], 0],
+    "hello": [96, 1, RELAY, sign_key(RELAY_SEED), _CHALLENGE, ["turn:127.0.0.1:3478"], NOW, 1],
+    "hello_without_turn": [96, 65_535, "[::1]:4567", sign_key(RELAY_SEED), _CHALLENGE, [], 0, 0],
     "deliver": [97, 1, None, draw("envelope", 100)],
     "deliver_to_box": [97, 2**63 - 1, draw("box"), draw("envelope", 70)],
     "displaced": [98],

@@ -25,7 +25,7 @@ DAY = 86_400
 
 
 def hello():
-    return Hello(1, RELAY, bytes(32), os.urandom(32), (), 0)
+    return Hello(1, RELAY, bytes(32), os.urandom(32), (), 0, 0)
 
 
 class Case:
@@ -136,7 +136,7 @@ def test_log_in_replayed(case):
 
 def test_log_in_for_another_relay(case):
     """WIRE-12: a log-in that was signed for another relay is refused."""
-    foreign = Hello(1, "evil.example", bytes(32), case.hello.challenge, (), 0)
+    foreign = Hello(1, "evil.example", bytes(32), case.hello.challenge, (), 0, 0)
     refused = code(case.log_in, case.register(), case.identity.login(foreign))
     assert refused is ErrorCode.LOGIN_FAILED
 
