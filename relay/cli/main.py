@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import cyclopts
 
+from relay.cli.account import account
 from relay.cli.backup import backup
 from relay.cli.check import check
 from relay.cli.drain import drain, reload
@@ -27,6 +28,7 @@ app.command(serve)
 app.command(ticket)
 app.command(init)
 app.command(check)
+app.command(account)
 app.command(status)
 app.command(drain)
 app.command(reload)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from relay.errors import OperatorError
+from relay.errors import OperatorError, StorageError
 from relay.io.http import HTTPRequest, HTTPResponse, serve_exchange
 from relay.io.operation import Operation
 from relay.io.shortpath import at_short_path
@@ -67,6 +67,15 @@ class Admin:
                     return _json(self._operation.status())
                 case "POST", "/reload":
                     return _json({"needs_restart": self._operation.reload()})
+                case "POST", "/registration":
+                    self._operation.set_registration(arguments.get("state"))
+                    return _json(self._operation.status())
+                case "POST", "/account/delete":
+                    await self._operation.delete_account(arguments.get("username"))
+                    return _json({})
+        except StorageError:
+            text = "the database does not work now; nobody knows whether this was done"
+            return _json({"error": text, "hint": "do it again"}, HTTPStatus.SERVICE_UNAVAILABLE)
         except (OperatorError, ValueError) as error:
             hint = error.hint if isinstance(error, OperatorError) else None
             return _json({"error": str(error), "hint": hint}, HTTPStatus.BAD_REQUEST)

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterable, Callable
 from enum import StrEnum, unique
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 import structlog
@@ -21,6 +21,8 @@ from relay.io.node import Node, Quotas
 from relay.io.signalling import Signalling
 from relay.io.storage import Storage
 from relay.io.tls import Certificates
+from relay.services.mailbox import DeviceMailbox
+from relay.wire.names import USERNAME
 
 log = structlog.get_logger()
 
@@ -114,6 +116,30 @@ class Operation:
             "forwarded": media.forwarded,
         }
 
+    def set_registration(self, state: object) -> None:
+        """Let everybody ("open") or nobody ("closed") register, until the next reload.
+
+        Raises:
+            OperatorError: it is neither word.
+        """
+        if state not in {"open", "closed"}:
+            raise OperatorError("the registration is open or closed")
+        self.node.is_open = state == "open"
+
+    async def delete_account(self, username: object) -> None:
+        """Remove an account as its owner could, and end its connections.
+
+        Raises:
+            OperatorError: there is no such account.
+            StorageError: nobody knows whether it was removed; do it again.
+        """
+        account = await self.node.directory.account(username) if _is_name(username) else None
+        if account is None:
+            raise OperatorError("there is no such account", hint="give the name without @relay")
+        await self.node.directory.delete(account.username)
+        for device in account.device_list.devices:
+            await self.node.presence.evict(DeviceMailbox(account.username, device.device_id))
+
     def reload(self) -> list[str]:
         """Read the configuration and the certificates anew.
 
@@ -144,6 +170,10 @@ class Operation:
             self.reload()
         except OperatorError as error:
             log.error("reload failed, nothing was changed", reason=str(error))  # noqa: TRY400
+
+
+def _is_name(username: object) -> TypeGuard[str]:
+    return isinstance(username, str) and USERNAME.fullmatch(username) is not None
 
 
 def _changed(old: Config, new: Config) -> list[str]:

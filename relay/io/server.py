@@ -3,6 +3,8 @@
 Signalling and the TURN server run side by side in one trio loop. It parses no command line.
 """
 
+import contextlib
+import resource
 import signal
 import time
 from collections.abc import AsyncIterable, Callable
@@ -77,6 +79,7 @@ async def run(
     Raises:
         OperatorError: the relay cannot start with this configuration.
     """
+    _allow_descriptors()
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(data_directory(Path(config.relay.data_dir)))
         key = relay_key(folder)
@@ -186,6 +189,14 @@ def _certificates(config: Config) -> Certificates | None:
     if not config.tls.certificate:
         return None
     return Certificates(config.tls.certificate, config.tls.key)
+
+
+def _allow_descriptors() -> None:
+    """Use as many descriptors as this process may: the usual 1 024 are 1 000 connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a hard limit that it refuses
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _sweep(node: Node) -> None:

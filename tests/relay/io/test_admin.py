@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import socket
 import urllib.error
 import urllib.request
@@ -65,6 +66,19 @@ async def test_figures(asked, speak, username):
     assert {name: float(figures[name]) for name in expected} == expected
     assert float(figures["e2ecall_relay_tasks"]) > 5
     assert float(figures["process_open_fds"]) > 5
+
+
+async def test_descriptors(start_relay):
+    """A relay may use as many descriptors as it is allowed to, and not the soft limit alone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        relay = start_relay()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    text = await metrics_of(relay)
+    assert float(re.search(r"^process_max_fds (\S+)", text, re.MULTILINE)[1]) == hard
+    assert relay.terminate()[0] == 0
 
 
 async def test_owner_only(asked):

@@ -1,0 +1,44 @@
+"""``e2ecall-relay account``: what an operator can do about accounts (relay/README.md)."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import cyclopts
+
+from relay.cli.ask import ConfigFile, SocketFile, ask
+
+account = cyclopts.App(name="account", help="Delete accounts, open and close the registration.")
+
+
+@account.command
+def delete(
+    username: str, *, config: ConfigFile = Path("relay.toml"), socket: SocketFile = None
+) -> None:
+    """Remove an account with its keys and mail, for good; its name is never given out again.
+
+    Parameters
+    ----------
+    username:
+        The name in front of the @.
+    """
+    ask(config, socket, "POST", "/account/delete", username=username)
+    sys.stdout.write("deleted; the name is retired\n")
+
+
+@account.command
+def registration(
+    state: Literal["open", "closed"],
+    *,
+    config: ConfigFile = Path("relay.toml"),
+    socket: SocketFile = None,
+) -> None:
+    """Let everybody or nobody register, until the next reload or restart of this node.
+
+    Parameters
+    ----------
+    state:
+        What it is to be; `relay.registration` in the configuration is what lasts.
+    """
+    answer = ask(config, socket, "POST", "/registration", state=state)
+    sys.stdout.write(f"registration is {answer['registration']}\n")

@@ -1,0 +1,82 @@
+"""What an operator does about accounts (relay/README.md, Operation)."""
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+import trio
+from websockets.exceptions import ConnectionClosed
+
+from relay.wire.messages import Displaced, Done, ErrorCode, FetchBundle
+
+pytestmark = pytest.mark.trio
+
+
+def order(relay, *arguments):
+    """Run `account` with these arguments; return exit code and output."""
+    socket = next(relay.folder.parent.glob("**/admin.sock"))
+    command = [sys.executable, "-m", "relay.cli", "account", *arguments, "--socket", socket]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return done.returncode, done.stdout + done.stderr
+
+
+async def ordered(relay, *arguments):
+    return await trio.to_thread.run_sync(lambda: order(relay, *arguments))
+
+
+async def test_delete(start_relay, speak, username, tmp_path):
+    """`account delete` ends the account's connection, removes keys and mail, leaves a tombstone for
+    the name, and nothing else of it in the database.
+    """
+    data = tmp_path / "data"
+    relay = start_relay("--data-dir", data)
+    async with speak.registered(relay.url, username) as (client, one):
+        async with speak.wire(relay.url) as sender:
+            assert await sender.request(speak.letter(username, b"x" * 500)) == Done()
+        code, said = await ordered(relay, "delete", username)
+        assert (code, said) == (0, "deleted; the name is retired\n")
+        with pytest.raises(ConnectionClosed):
+            while not isinstance(await client.push(), Displaced):
+                pass
+            await client.push()
+    async with speak.wire(relay.url) as client:
+        assert (await client.request(one.login(client.hello))).code is ErrorCode.LOGIN_FAILED
+        assert (await client.request(one.register(client.hello))).code is ErrorCode.USERNAME_TAKEN
+        bundle = await client.request(FetchBundle(username, None, None))
+        assert bundle.code is ErrorCode.NOT_REACHABLE
+    assert relay.terminate()[0] == 0
+    with sqlite3.connect(data / "relay.sqlite") as database:
+        dump = "\n".join(database.iterdump())
+        ((retired,),) = database.execute("SELECT count(*) FROM retired")
+    database.close()
+    assert retired == 1
+    assert username not in dump
+    assert username.encode().hex() not in dump.lower()
+
+
+async def test_nobody_to_delete(start_relay):
+    """An account that is not there, or no name at all, is refused in words."""
+    relay = start_relay()
+    for name in ("nobody_here", "Not A Name", "", "a" * 100):
+        code, said = await ordered(relay, "delete", name)
+        assert code == 1
+        assert "there is no such account" in said
+    assert relay.terminate()[0] == 0
+    assert "nobody_here" not in relay.log.read_text()
+
+
+async def test_registration(start_relay, speak, username):
+    """`account registration` closes and opens a running relay to new accounts; others go on."""
+    relay = start_relay()
+    async with speak.registered(relay.url, username) as (client, _):
+        assert await ordered(relay, "registration", "closed") == (0, "registration is closed\n")
+        async with speak.wire(relay.url) as late:
+            other = speak.Identity(f"{username}_2", relay.name)
+            refused = await late.request(other.register(late.hello))
+            assert refused.code is ErrorCode.REGISTRATION_CLOSED
+            assert await client.request(speak.letter(username)) == Done()
+            assert await ordered(relay, "registration", "open") == (0, "registration is open\n")
+            assert await late.request(other.register(late.hello)) == Done()
+    assert (await ordered(relay, "registration", "maybe"))[0] == 2
+    assert relay.terminate()[0] == 0
