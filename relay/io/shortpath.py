@@ -1,6 +1,7 @@
-"""Unix sockets in deep folders: the kernel takes names of at most 107 bytes.
+"""Unix sockets in deep folders: the kernel takes names of at most some 100 bytes.
 
-On Linux a folder is also reachable by the number of an open descriptor.
+On Linux a folder is also reachable by the number of an open descriptor. Elsewhere this process goes
+there for the moment, so nothing else may rely on relative paths then.
 """
 
 import os
@@ -18,7 +19,12 @@ def at_short_path(path: Path) -> Iterator[str]:
         OSError: its folder cannot be opened.
     """
     if not sys.platform.startswith("linux"):
-        yield os.fspath(path)
+        before = Path.cwd()
+        os.chdir(path.parent)
+        try:
+            yield path.name
+        finally:
+            os.chdir(before)
         return
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sqlite3
+import sys
 
 import pytest
 import trio
@@ -62,6 +63,7 @@ async def client_from(stack, url, address):
     return client
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="127/8 is this machine on Linux only")
 async def test_w8_full_session(start_relay, tmp_path):
     """W8: after registrations, mail, refusals, garbage, a failing database, a reload and a drain,
     no log, metric, status or error text holds a username, an address, a token, a ticket or an id.

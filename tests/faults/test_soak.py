@@ -1,5 +1,7 @@
 """A long run, shortened (`python -m tests.faults.soak` is the long one)."""
 
+import sys
+
 import pytest
 
 from tests.faults.media import SECRET
@@ -8,6 +10,7 @@ from tests.faults.soak import WARM_UP, soak
 ROUNDS = 4
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no figures of the process")
 @pytest.mark.timeout(180)
 @pytest.mark.trio
 async def test_nothing_grows(start_relay):

@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import socket
+import sys
 import urllib.error
 import urllib.request
 
@@ -65,9 +66,11 @@ async def test_figures(asked, speak, username):
     }
     assert {name: float(figures[name]) for name in expected} == expected
     assert float(figures["e2ecall_relay_tasks"]) > 5
-    assert float(figures["process_open_fds"]) > 5
+    if sys.platform == "linux":
+        assert float(figures["process_open_fds"]) > 5
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no figures of the process")
 async def test_descriptors(start_relay):
     """A relay may use as many descriptors as it is allowed to, and not the soft limit alone."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
