@@ -254,7 +254,7 @@ class Account:
         local = await enrol(
             enrolment,
             connection.request,
-            challenge=connection.hello.challenge,
+            challenge=connection.challenge,
             now=self._clock(),
         )
         await self._begin(local, _ENROLLING)
