@@ -58,6 +58,14 @@ class Load:
         """Return a relay to try."""
         return random.choice(self.relays).url
 
+    async def go_on(self, seconds: float) -> None:
+        """Wait for so long, and until something was acknowledged meanwhile."""
+        before = len(self.acknowledged)
+        with trio.fail_after(seconds + 20):
+            await trio.sleep(seconds)
+            while len(self.acknowledged) < before + SENDERS:  # noqa: ASYNC110 - the relay's doing
+                await trio.sleep(0.01)
+
     async def send(self, sender: int) -> None:
         """Send numbered envelopes, each until it is acknowledged."""
         numbers = itertools.count()
@@ -148,11 +156,10 @@ async def kill_rounds(relays: Relays, rounds: int, seconds: float) -> Count:
             for sender in range(SENDERS):
                 senders.start_soon(load.send, sender)
             for number in range(rounds):
-                before = len(load.acknowledged)
-                await trio.sleep(seconds * random.uniform(0.3, 1))
+                await load.go_on(seconds * random.uniform(0.3, 1))
                 await trio.to_thread.run_sync(relays.kill, number)
-                load.count.rounds += len(load.acknowledged) > before
-            await trio.sleep(seconds)
+                load.count.rounds += 1
+            await load.go_on(seconds)
             load.stopping = True
         with trio.move_on_after(DRAIN_SECONDS):
             while not load.acknowledged <= load.received:  # noqa: ASYNC110 - the relay's doing
