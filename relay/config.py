@@ -84,7 +84,7 @@ class StorageSection(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[limits]``: seconds, and numbers; the per-address ones do not apply with ``--dev``."""
+    """``[limits]``: seconds, and numbers; what strangers may ask is not limited with ``--dev``."""
 
     handshake_seconds: Annotated[float, Meta(gt=0, le=10)] = 10.0
     handshakes_per_address: Bound = 64
@@ -95,7 +95,10 @@ class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     connections_per_address: Bound = 200
     registrations_per_address_and_hour: Bound = 20
     fetches_per_address_and_minute: Bound = 60
+    fetches_per_account_and_minute: Bound = 120
     sends_per_address_and_minute: Bound = 1200
+    sends_per_mailbox_and_minute: Bound = 600
+    sends_per_token_and_minute: Bound = 120
     tickets_per_account_and_hour: Bound = 240
     allocations: Bound = 20_000
     allocations_per_side: Bound = 2

@@ -7,20 +7,28 @@ from e2ecall.cli.running import run
 from e2ecall.client import Client
 from relay.wire.messages import Policy
 
-_POLICIES: Final = {"everyone": Policy.EVERYONE, "contacts": Policy.CONTACTS}
+_POLICIES: Final = {
+    "everyone": Policy.EVERYONE,
+    "contacts": Policy.CONTACTS,
+    "nobody": Policy.NOBODY,
+}
 _MEANINGS: Final = {
     "everyone": "Everyone can call you and send you messages.",
     "contacts": "Only people you called, answered or wrote to can reach you.",
+    "nobody": "Nobody can call you or send you messages.",
 }
 
 
-def policy(who: Literal["everyone", "contacts"], /, *, options: Options = DEFAULT) -> None:
+def policy(
+    who: Literal["everyone", "contacts", "nobody"], /, *, options: Options = DEFAULT
+) -> None:
     """Choose who can call you and send you messages.
 
     Parameters
     ----------
     who
-        everyone, as it is for a new account; or contacts: people you called, answered or wrote to.
+        everyone, as it is for a new account; contacts: people you called, answered or wrote to; or
+        nobody.
     """
     access, output = options.access(), options.output()
 

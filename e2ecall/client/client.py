@@ -152,7 +152,7 @@ class Client:
             raise
 
     async def set_policy(self, policy: Policy) -> None:
-        """Choose who can reach this account: everyone, or contacts only."""
+        """Choose who can reach this account: everyone, contacts only, or nobody."""
         await self._home.publish_tokens()
         await self._home.line.request(SetPolicy(policy), Done)
         await self._services.account.remember_policy(policy)

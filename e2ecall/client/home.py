@@ -41,6 +41,7 @@ class Home:
         self._on_call = on_call
         self._on_end = on_end
         self._line: Line | None = None
+        self._is_low = False
 
     @property
     def line(self) -> Line:
@@ -73,7 +74,13 @@ class Home:
                 f"{own} is not an account of {endpoint.name}",
                 hint="open this store with the relay that it was registered at",
             )
-        line = Line(endpoint, self._services.tls, prepare=self._prepare, handle=self._handle)
+        line = Line(
+            endpoint,
+            self._services.tls,
+            prepare=self._prepare,
+            handle=self._handle,
+            on_low=self._refill,
+        )
         await self._services.tasks.start(line.run)
         self._line = line
         self._services.tasks.start_soon(self._maintain, line)
@@ -106,6 +113,11 @@ class Home:
         else:
             self._on_call(opened, message)
 
+    def _refill(self) -> None:
+        """Have more one-time prekeys published (WIRE-18)."""
+        self._is_low = True
+        self._services.sessions.tell_tokens_changed()  # which wakes `_maintain`
+
     async def _watch(self, line: Line) -> None:
         """Tell who waits for calls and texts when the line is closed for good."""
         await line.closed.wait()
@@ -120,7 +132,8 @@ class Home:
                 await self.publish_tokens()
                 with anyio.move_on_after(MAINTENANCE_INTERVAL) as scope:
                     await changed.wait()
-                if scope.cancelled_caught:
+                if scope.cancelled_caught or self._is_low:
+                    self._is_low = False
                     await sessions.forget_expired()
                     await account.maintain(line.request)
             except E2ECallError as error:

@@ -35,6 +35,7 @@ from relay.wire.messages import (
     Failure,
     GoingAway,
     Hello,
+    PrekeysLow,
     Push,
     Reply,
     Request,
@@ -50,6 +51,7 @@ LAST_WORDS_TIMEOUT: Final = 1.0
 
 R = TypeVar("R", bound=Reply)
 PushHandler = Callable[[Deliver], Awaitable[None]]
+LowHandler = Callable[[], None]
 
 
 class DisplacedError(RelayError):
@@ -119,10 +121,11 @@ class RelayConnection:
             raise
         return cls(socket, endpoint, frame.body)
 
-    async def run(self, on_deliver: PushHandler) -> None:
+    async def run(self, on_deliver: PushHandler, on_low: LowHandler = lambda: None) -> None:
         """Serve the connection until it breaks or the task is cancelled; always raises.
 
         ``on_deliver`` is awaited for each envelope in turn: a slow one slows the relay down.
+        ``on_low`` is called when the relay says that one-time prekeys run out.
 
         Raises:
             ConnectionFailedError: the connection ended.
@@ -134,7 +137,7 @@ class RelayConnection:
                 if frame.id:
                     self._resolve(frame.id, frame.body)
                 else:
-                    await _push(frame.body, on_deliver)
+                    await _push(frame.body, on_deliver, on_low)
         except RemoteProtocolError as error:
             self.failure = ConnectionFailedError("the relay sent what is not of this protocol")
             raise self.failure from error
@@ -191,7 +194,7 @@ class RelayConnection:
     def _resolve(self, number: int, body: Reply | Push) -> None:
         pending = self._pending.get(number)
         # A reply to a request that timed out meanwhile is no error.
-        if pending is not None and not isinstance(body, Hello | Deliver | Displaced | GoingAway):
+        if pending is not None and not isinstance(body, Push):
             pending.reply = body
             pending.done.set()
 
@@ -204,8 +207,10 @@ class RelayConnection:
         )
 
 
-async def _push(body: Reply | Push, on_deliver: PushHandler) -> None:
+async def _push(body: Reply | Push, on_deliver: PushHandler, on_low: LowHandler) -> None:
     match body:
+        case PrekeysLow():
+            on_low()
         case Deliver():
             await on_deliver(body)
         case Displaced():

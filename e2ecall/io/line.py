@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from e2ecall.errors import ConnectionFailedError, E2ECallError, RelayError
-from e2ecall.io.connection import GoingAwayError, RelayConnection
+from e2ecall.io.connection import GoingAwayError, LowHandler, RelayConnection
 from e2ecall.io.endpoint import RelayEndpoint
 from relay.wire.messages import Ack, Deliver, Done, Hello, Reply, Request
 
@@ -45,7 +45,8 @@ class Line:
     ``handle`` must not use the line itself: it is waited for before the line is renewed. A line
     ``on_demand`` connects again only when somebody asks for something: the relay closes connections
     without a mailbox that stay silent. With ``give_up_after`` it ends when the relay was out of
-    reach for so many seconds; a connection that neither answered nor lasted is no reach.
+    reach for so many seconds; a connection that neither answered nor lasted is no reach. ``on_low``
+    is called when one-time prekeys run out.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class Line:
         handle: Handle,
         give_up_after: float | None = None,
         on_demand: bool = False,
+        on_low: LowHandler = lambda: None,
     ) -> None:
         self.endpoint = endpoint
         self._tls = tls
         self._prepare = prepare
         self._handle = handle
+        self._on_low = on_low
         self._give_up_after = give_up_after
         self._on_demand = on_demand
         self._asking = 0
@@ -181,7 +184,7 @@ class Line:
 
         async def read() -> None:
             with contextlib.suppress(E2ECallError):
-                await connection.run(send.send)
+                await connection.run(send.send, self._on_low)
             send.close()
 
         # Nothing of ours is raised inside the group: it would come out wrapped in another type.

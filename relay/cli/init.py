@@ -70,6 +70,10 @@ connections_per_address = 200
 registrations_per_address_and_hour = 20
 fetches_per_address_and_minute = 60
 sends_per_address_and_minute = 1200
+# Whoever asks, for one account or mailbox, and under one delivery token.
+fetches_per_account_and_minute = 120
+sends_per_mailbox_and_minute = 600
+sends_per_token_and_minute = 120
 # TURN allocations: each end of a call needs one, and for a moment two when its network changes.
 # One that is not refreshed ends after allocation_seconds.
 allocations = 20000

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from relay.errors import FencedError
 from relay.services import quota
 from relay.services.delivery import Claim, Readers
-from relay.services.mailbox import MailboxName
+from relay.services.mailbox import DeviceMailbox, MailboxName
 from relay.services.quota import Rate
 
 
@@ -59,6 +59,10 @@ class MemoryBus:
     def hint(self, mailbox: MailboxName) -> None:
         """Tell the reader of a mailbox that mail came."""
         self._readers.hint(mailbox)
+
+    def low(self, mailbox: DeviceMailbox) -> None:
+        """Tell a device that its one-time prekeys run out."""
+        self._readers.low(mailbox)
 
 
 class MemoryLimiter:

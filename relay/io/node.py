@@ -26,7 +26,13 @@ class Quotas:
 
     registrations: Limiter | None
     fetches: Limiter | None
+    targets: Limiter | None
+    """Bundles of one account, whoever asks."""
     sends: Limiter | None
+    recipients: Limiter | None
+    """Envelopes for one mailbox, whoever sends."""
+    tokens: Limiter | None
+    """Envelopes under one delivery token."""
     tickets: Limiter
 
     @classmethod
@@ -36,12 +42,16 @@ class Quotas:
         def limiter(name: str, uses: int, seconds: int) -> Limiter:
             return storage.limiter(name, Rate(uses / seconds, uses))
 
+        def of_strangers(name: str, uses: int, seconds: int = 60) -> Limiter | None:
+            return limiter(name, uses, seconds) if per_address else None
+
         return cls(
-            limiter("registrations", limits.registrations_per_address_and_hour, HOUR)
-            if per_address
-            else None,
-            limiter("fetches", limits.fetches_per_address_and_minute, 60) if per_address else None,
-            limiter("sends", limits.sends_per_address_and_minute, 60) if per_address else None,
+            of_strangers("registrations", limits.registrations_per_address_and_hour, HOUR),
+            of_strangers("fetches", limits.fetches_per_address_and_minute),
+            of_strangers("targets", limits.fetches_per_account_and_minute),
+            of_strangers("sends", limits.sends_per_address_and_minute),
+            of_strangers("recipients", limits.sends_per_mailbox_and_minute),
+            of_strangers("tokens", limits.sends_per_token_and_minute),
             limiter("tickets", limits.tickets_per_account_and_hour, HOUR),
         )
 

@@ -9,7 +9,6 @@ costs time: every 20 s a node looks for mail that waits for its readers.
 import base64
 import hashlib
 import time
-from collections.abc import Sequence
 from typing import Final
 
 import psycopg
@@ -19,7 +18,7 @@ import trio
 from relay.errors import StorageError
 from relay.io.postgres_pool import Connection, Cursor, Pool, connect
 from relay.services.delivery import Readers
-from relay.services.mailbox import MailboxName
+from relay.services.mailbox import DeviceMailbox, MailboxName
 from relay.wire.labels import labelled
 
 log = structlog.get_logger()
@@ -38,6 +37,8 @@ MAX_TAGS: Final = 300
 MAX_WAITING: Final = 50_000
 """Hints that wait to be sent while the database is slow; more are dropped, for the rescan."""
 _TAG_BYTES: Final = 12
+_LOW: Final = "low"
+"""Said of a device whose prekeys run out, in the place of an epoch."""
 
 
 def tag(key: bytes) -> str:
@@ -57,6 +58,7 @@ class PostgresBus:
         self._node: int | None = None
         self._alive_until = 0.0
         self._hints: dict[bytes, None] = {}
+        self._lows: dict[bytes, None] = {}
         self._losses: dict[tuple[int, str], int] = {}
         self._names: dict[str, MailboxName] = {}
         self._wake = trio.Event()
@@ -71,6 +73,12 @@ class PostgresBus:
         """Tell the reader of a mailbox that mail came."""
         if not self._readers.hint(mailbox) and len(self._hints) < MAX_WAITING:
             self._hints[mailbox.key] = None
+            self._wake.set()
+
+    def low(self, mailbox: DeviceMailbox) -> None:
+        """Tell a device that its one-time prekeys run out."""
+        if not self._readers.low(mailbox) and len(self._lows) < MAX_WAITING:
+            self._lows[mailbox.key] = None
             self._wake.set()
 
     def lost(self, node: int, mailbox: MailboxName, epoch: int) -> None:
@@ -197,6 +205,8 @@ class PostgresBus:
             mailbox = self._names.get(name)
             if mailbox is not None and epoch.isdigit():
                 self._readers.lost(mailbox, int(epoch))
+            elif mailbox is not None and epoch == _LOW:
+                self._readers.low(mailbox)
             elif mailbox is not None:
                 self._readers.hint(mailbox)
 
@@ -207,10 +217,11 @@ class PostgresBus:
             await self._wake.wait()
             await trio.sleep(GATHER_SECONDS)
             self._wake = trio.Event()
-            hints, self._hints = list(self._hints), {}
+            told = dict.fromkeys(self._hints, "") | dict.fromkeys(self._lows, f":{_LOW}")
+            self._hints, self._lows = {}, {}
             losses, self._losses = self._losses, {}
             try:
-                await self._pool.run(lambda db: _notify(db, self._node, hints, losses))  # noqa: B023 - awaited here
+                await self._pool.run(lambda db: _notify(db, self._node, told, losses))  # noqa: B023 - awaited here
             except StorageError as error:
                 log.error("bus failed", reason=str(error))  # noqa: TRY400 - says it all
 
@@ -287,16 +298,17 @@ def _channel(node: int) -> str:
 
 
 def _notify(
-    db: Cursor, own: int | None, hints: Sequence[bytes], losses: dict[tuple[int, str], int]
+    db: Cursor, own: int | None, told: dict[bytes, str], losses: dict[tuple[int, str], int]
 ) -> None:
+    """Tell the nodes that read these mailboxes; an empty text is a hint."""
     messages: dict[int, list[str]] = {}
-    if hints:
+    if told:
         found = db.execute(
-            "SELECT node, key FROM presence WHERE key = ANY(%s::bytea[])", (list(hints),)
+            "SELECT node, key FROM presence WHERE key = ANY(%s::bytea[])", (list(told),)
         )
         for node, key in found.fetchall():
             if node != own:
-                messages.setdefault(node, []).append(tag(key))
+                messages.setdefault(node, []).append(tag(key) + told[key])
     for (node, name), epoch in losses.items():
         messages.setdefault(node, []).append(f"{name}:{epoch}")
     for node, texts in messages.items():

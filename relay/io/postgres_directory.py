@@ -11,7 +11,7 @@ from typing import Final
 from relay.errors import RefusedError
 from relay.io.postgres_pool import Cursor, Pool
 from relay.io.sqlite_directory import MAX_KEY_IDS, MAX_ONE_TIME, MAX_RECORD, name_hash
-from relay.services.directory import Account, check_successor, read_list
+from relay.services.directory import Account, HandedOut, check_successor, read_list
 from relay.services.mailbox import DeviceMailbox
 from relay.services.policy import admits
 from relay.wire.codec import decode, encode
@@ -58,7 +58,7 @@ class PostgresDirectory:
 
     async def take_bundle(
         self, username: str, device_id: int | None, shown: bytes | None, now: float
-    ) -> PreKeyBundle | None:
+    ) -> HandedOut | None:
         """Hand out a bundle."""
         return await self._pool.run(lambda db: _bundle(db, username, device_id, shown, now))
 
@@ -69,14 +69,15 @@ class PostgresDirectory:
 
 def is_admitted(db: Cursor, username: str, shown: bytes | None) -> bool:
     """Tell whether an account exists and takes something with this token hash."""
+    # WIRE-23 MUST: the same query, whoever exists and whatever is accepted.
     found = db.execute(
         "SELECT (SELECT policy FROM accounts WHERE username = %(name)s),"
-        " ARRAY(SELECT hash FROM tokens WHERE username = %(name)s)",
-        {"name": username},
+        " EXISTS(SELECT FROM tokens WHERE username = %(name)s AND hash = %(shown)s)",
+        {"name": username, "shown": shown or b""},
     ).fetchone()
     assert found is not None
-    policy, tokens = found
-    return policy is not None and admits(Policy(policy), tokens, shown)
+    policy, knows_token = found
+    return admits(None if policy is None else Policy(policy), knows_token=knows_token)
 
 
 def _create(db: Cursor, account: Account) -> None:
@@ -210,10 +211,12 @@ def _count(db: Cursor, username: str, device_id: int, now: float) -> PrekeyCount
 
 def _bundle(
     db: Cursor, username: str, device_id: int | None, shown: bytes | None, now: float
-) -> PreKeyBundle | None:
-    account = _account(db, username)
-    if not is_admitted(db, username, shown) or account is None:
+) -> HandedOut | None:
+    if not is_admitted(db, username, shown):
         return None
+    account = _account(db, username)
+    if account is None:
+        return None  # deleted just now
     if account.device_list.expires <= now:
         return None  # an initiator has to refuse it, so no one-time key is spent on it
     chosen = account.device_list.devices[0].device_id if device_id is None else device_id
@@ -227,7 +230,8 @@ def _bundle(
     if kem is None:
         return None
     one_time = _take(db, username, chosen, PreKeyKind.ONE_TIME_X25519, now)
-    return PreKeyBundle(account.signed_list, chosen, signed, sealing, kem, one_time)
+    bundle = PreKeyBundle(account.signed_list, chosen, signed, sealing, kem, one_time)
+    return HandedOut(bundle, _count(db, username, chosen, now))
 
 
 def _lasting(

@@ -16,6 +16,7 @@ from relay.services.mailbox import (
     BOX_IDLE_LIFETIME,
     MAIL_LIFETIME,
     MAX_BOXES,
+    MAX_TRIES,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
     DeviceMailbox,
@@ -189,7 +190,7 @@ def _read(db: Cursor, claim: Claim, after: int, limit: int, now: float) -> list[
             SELECT row, envelope FROM mail
             WHERE mailbox = (SELECT id FROM mailboxes WHERE key = presence.key)
                 AND presence.epoch = %(epoch)s AND envelope IS NOT NULL
-                AND row > %(after)s AND expires > %(now)s
+                AND row > %(after)s AND expires > %(now)s AND tries < %(most)s
             ORDER BY row LIMIT %(limit)s
         ) AS mail ON true WHERE presence.key = %(key)s ORDER BY mail.row""",
         {
@@ -198,11 +199,15 @@ def _read(db: Cursor, claim: Claim, after: int, limit: int, now: float) -> list[
             "after": after,
             "now": int(now),
             "limit": limit,
+            "most": MAX_TRIES,
         },
     ).fetchall()
     if not rows or rows[0][0] != claim.epoch:
         raise FencedError(is_taken=bool(rows))
-    return [Mail(row, envelope) for _, row, envelope in rows if row is not None]
+    mails = [Mail(row, envelope) for _, row, envelope in rows if row is not None]
+    if after == 0 and mails:
+        db.execute("UPDATE mail SET tries = tries + 1 WHERE row = %s", (mails[0].row,))
+    return mails
 
 
 def _remove(db: Cursor, rows: dict[bytes, list[int]], now: float) -> None:

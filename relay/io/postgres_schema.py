@@ -94,6 +94,7 @@ MIGRATIONS: Final = (
         )""",
         "CREATE INDEX rates_by_age ON rates (full_again)",
     ),
+    ("ALTER TABLE mail ADD tries SMALLINT NOT NULL DEFAULT 0",),
 )
 
 FORMAT: Final = len(MIGRATIONS)

@@ -83,9 +83,13 @@ async def answer(session: Session, request: Request, size: int) -> Reply:
 async def _send(session: Session, request: Send) -> Reply:
     node = session.node
     await _count(node.quotas.sends, session)
-    mailbox = mailbox_of(request.recipient)
+    mailbox, shown = mailbox_of(request.recipient), token_hash(request.token)
+    # Whoever the recipient is, and whether there is one, or a use of the token.
+    await _count(node.quotas.recipients, session, mailbox.key.hex())
+    if shown is not None:
+        await _count(node.quotas.tokens, session, shown.hex())
     stored = await node.mailbox.put(
-        mailbox, request.message_id, request.envelope, token_hash(request.token), node.clock()
+        mailbox, request.message_id, request.envelope, shown, node.clock()
     )
     node.metrics.envelope(stored)
     match stored:
@@ -119,12 +123,15 @@ async def _open_box(session: Session, request: OpenBox) -> Reply:
 async def _fetch_bundle(session: Session, request: FetchBundle) -> Reply:
     node = session.node
     await _count(node.quotas.fetches, session)
-    bundle = await node.directory.take_bundle(
+    await _count(node.quotas.targets, session, request.username)
+    handed_out = await node.directory.take_bundle(
         request.username, request.device_id, token_hash(request.token), node.clock()
     )
-    if bundle is None:
+    if handed_out is None:
         raise RefusedError(ErrorCode.NOT_REACHABLE, "not reachable")
-    return Bundle(bundle)
+    if handed_out.needs_refill:
+        node.bus.low(DeviceMailbox(request.username, handed_out.bundle.device_id))
+    return Bundle(handed_out.bundle)
 
 
 # --- becoming somebody ------------------------------------------------------------------------
@@ -315,6 +322,7 @@ async def _delete(session: Session, account: Account, request: DeleteAccount) ->
     return Done()
 
 
-async def _count(limiter: Limiter | None, session: Session) -> None:
+async def _count(limiter: Limiter | None, session: Session, key: str | None = None) -> None:
+    """Count a request of this connection's source, or under another key."""
     if limiter is not None:
-        await limiter.take(session.source, session.node.clock())
+        await limiter.take(session.source if key is None else key, session.node.clock())

@@ -35,6 +35,7 @@ from relay.wire.messages import (
     Failure,
     GoingAway,
     Hello,
+    PrekeysLow,
     Push,
     Reply,
     Request,
@@ -110,6 +111,7 @@ class Session:
         self._nursery: trio.Nursery | None = None
         self._wake = trio.Event()
         self._delivers = False
+        self._is_low = False
         self._writing = 0
         self._writes: set[trio.CancelScope] = set()
         self._refusals = 0
@@ -184,6 +186,11 @@ class Session:
     def expired(self, _mailbox: MailboxName) -> None:
         """Learn that this node was taken for dead: the client has to claim its mailboxes anew."""
         self.end(Ending(TRY_LATER, "the relay cannot deliver now"))
+
+    def low(self) -> None:
+        """Learn that the one-time prekeys of this device run out."""
+        self._is_low = True
+        self.wake()
 
     # --- receiving ---
 
@@ -291,6 +298,9 @@ class Session:
     async def _deliver(self) -> None:
         try:
             while True:
+                if self._is_low:
+                    self._is_low = False
+                    await self._send(0, PrekeysLow())
                 fetch = self.queue.next_fetch()
                 if fetch is None:
                     await self._wake.wait()

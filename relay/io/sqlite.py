@@ -86,6 +86,7 @@ _TABLES: Final = (
 MIGRATIONS: Final = (
     _TABLES,
     (f"PRAGMA application_id = {APPLICATION}",),
+    ("ALTER TABLE mail ADD COLUMN tries INTEGER NOT NULL DEFAULT 0",),
 )
 """The steps from each format to the next; the first makes the tables of an empty database."""
 FORMAT: Final = len(MIGRATIONS)

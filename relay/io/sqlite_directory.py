@@ -11,7 +11,7 @@ from typing import Final
 
 from relay.errors import RefusedError
 from relay.io.writer import Writer
-from relay.services.directory import Account, check_successor, read_list
+from relay.services.directory import Account, HandedOut, check_successor, read_list
 from relay.services.mailbox import DeviceMailbox
 from relay.services.policy import admits
 from relay.wire.codec import decode, encode
@@ -65,7 +65,7 @@ class SQLiteDirectory:
 
     async def take_bundle(
         self, username: str, device_id: int | None, shown: bytes | None, now: float
-    ) -> PreKeyBundle | None:
+    ) -> HandedOut | None:
         """Hand out a bundle."""
         return await self._writer.run(lambda db: _bundle(db, username, device_id, shown, now))
 
@@ -76,9 +76,12 @@ class SQLiteDirectory:
 
 def is_admitted(db: sqlite3.Connection, username: str, shown: bytes | None) -> bool:
     """Tell whether an account exists and takes something with this token hash."""
+    # WIRE-23 MUST: the same queries, whoever exists and whatever is accepted.
     found = db.execute("SELECT policy FROM accounts WHERE username = ?", (username,)).fetchone()
-    tokens = db.execute("SELECT hash FROM tokens WHERE username = ?", (username,)).fetchall()
-    return found is not None and admits(Policy(found[0]), (row[0] for row in tokens), shown)
+    token = db.execute(
+        "SELECT 1 FROM tokens WHERE username = ? AND hash = ?", (username, shown or b"")
+    ).fetchone()
+    return admits(None if found is None else Policy(found[0]), knows_token=token is not None)
 
 
 def _create(db: sqlite3.Connection, account: Account) -> None:
@@ -200,10 +203,11 @@ def _bundle(
     device_id: int | None,
     shown: bytes | None,
     now: float,
-) -> PreKeyBundle | None:
-    account = _account(db, username)
-    if not is_admitted(db, username, shown) or account is None:
+) -> HandedOut | None:
+    if not is_admitted(db, username, shown):
         return None
+    account = _account(db, username)
+    assert account is not None
     if account.device_list.expires <= now:
         return None  # an initiator has to refuse it, so no one-time key is spent on it
     chosen = account.device_list.devices[0].device_id if device_id is None else device_id
@@ -218,7 +222,8 @@ def _bundle(
     for taken in (one_time, one_time_kem):
         if taken is not None:
             _mark_taken(db, username, chosen, taken)
-    return PreKeyBundle(account.signed_list, chosen, signed, sealing, kem, one_time)
+    bundle = PreKeyBundle(account.signed_list, chosen, signed, sealing, kem, one_time)
+    return HandedOut(bundle, _count(db, username, chosen, now))
 
 
 def _oldest(

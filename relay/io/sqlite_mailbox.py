@@ -16,6 +16,7 @@ from relay.services.mailbox import (
     BOX_IDLE_LIFETIME,
     MAIL_LIFETIME,
     MAX_BOXES,
+    MAX_TRIES,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
     DeviceMailbox,
@@ -136,7 +137,7 @@ def _store(
     db: sqlite3.Connection, number: int, message_id: bytes, envelope: bytes, now: float
 ) -> None:
     db.execute(
-        "INSERT INTO mail VALUES (NULL, ?, ?, ?, ?)",
+        "INSERT INTO mail (mailbox, message_id, envelope, expires) VALUES (?, ?, ?, ?)",
         (number, message_id, envelope, int(now) + MAIL_LIFETIME),
     )
     if number != _NOWHERE:
@@ -152,9 +153,11 @@ def _read(
 ) -> list[Mail]:
     rows = db.execute(
         "SELECT row, envelope FROM mail WHERE mailbox = (SELECT id FROM mailboxes WHERE key = ?)"
-        " AND envelope IS NOT NULL AND row > ? AND expires > ? ORDER BY row LIMIT ?",
-        (mailbox.key, after, int(now), limit),
+        " AND envelope IS NOT NULL AND row > ? AND expires > ? AND tries < ? ORDER BY row LIMIT ?",
+        (mailbox.key, after, int(now), MAX_TRIES, limit),
     ).fetchall()
+    if after == 0 and rows:
+        db.execute("UPDATE mail SET tries = tries + 1 WHERE row = ?", (rows[0][0],))
     return [Mail(row, envelope) for row, envelope in rows]
 
 

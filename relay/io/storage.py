@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from relay.services.delivery import Claim
-from relay.services.directory import Account
-from relay.services.mailbox import BoxMailbox, Mail, MailboxName, Stored
+from relay.services.directory import Account, HandedOut
+from relay.services.mailbox import BoxMailbox, DeviceMailbox, Mail, MailboxName, Stored
 from relay.services.quota import Rate
 from relay.wire.messages import Policy, PrekeyCounts
-from relay.wire.records import PreKey, PreKeyBundle
+from relay.wire.records import PreKey
 
 
 class Directory(Protocol):
@@ -59,7 +59,7 @@ class Directory(Protocol):
 
     async def take_bundle(
         self, username: str, device_id: int | None, shown: bytes | None, now: float
-    ) -> PreKeyBundle | None:
+    ) -> HandedOut | None:
         """Hand out a bundle; its one-time prekeys are never handed out again.
 
         ``shown`` is the hash of the delivery token. None says that there is no such account or
@@ -93,6 +93,9 @@ class Mailbox(Protocol):
     async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
         """Return the oldest envelopes after row ``after``.
 
+        Reading from the very beginning counts as a try of the first of them; after `MAX_TRIES` it
+        is set aside (WIRE-37).
+
         Raises:
             FencedError: the claim no longer holds (STORAGE-05).
         """
@@ -122,6 +125,9 @@ class Bus(Protocol):
 
     def hint(self, mailbox: MailboxName) -> None:
         """Tell the reader of a mailbox, on whatever node, that mail came. Never waits."""
+
+    def low(self, mailbox: DeviceMailbox) -> None:
+        """Tell a device, on whatever node, that its one-time prekeys run out. Never waits."""
 
 
 class Limiter(Protocol):

@@ -127,6 +127,9 @@ class Reader(Protocol):
     def expired(self, mailbox: MailboxName) -> None:
         """Learn that the claim is gone and nobody took it: this node was taken for dead."""
 
+    def low(self) -> None:
+        """Learn that the one-time prekeys of this device run out."""
+
 
 class Readers:
     """Which connection of this node reads which mailbox: at most one, the latest."""
@@ -170,6 +173,14 @@ class Readers:
         if found is None:
             return False
         found[1].hint(mailbox)
+        return True
+
+    def low(self, mailbox: MailboxName) -> bool:
+        """Tell a device that its prekeys run out; return whether it is connected here."""
+        found = self._readers.get(mailbox)
+        if found is None:
+            return False
+        found[1].low()
         return True
 
     def __contains__(self, mailbox: MailboxName) -> bool:

@@ -11,13 +11,23 @@ from relay.errors import RefusedError, SignatureError
 from relay.services.signatures import RelayKey, verify
 from relay.wire.codec import decode, encode
 from relay.wire.errors import WireError
-from relay.wire.messages import Enrol, ErrorCode, FetchOwnList, Login, Policy, Register
+from relay.wire.messages import (
+    Enrol,
+    ErrorCode,
+    FetchOwnList,
+    Login,
+    Policy,
+    PrekeyCounts,
+    Register,
+)
 from relay.wire.names import Address, check_username
 from relay.wire.records import (
     PREKEY_BYTES,
     Device,
     DeviceList,
     PreKey,
+    PreKeyBundle,
+    PreKeyKind,
     SenderCertificate,
     SignedDeviceList,
     SignedSenderCertificate,
@@ -38,6 +48,10 @@ PREKEY_LIFETIME: Final = 400 * DAY
 """The relay remembers a handed-out key id until the key expires, so an expiry needs a bound."""
 CERTIFICATE_LIFETIME: Final = DAY
 MAX_DEVICE_LIST_BODY: Final = 2048
+REFILL_BELOW: Final = 25
+"""One-time prekeys of a kind: with fewer the owner is told, a quarter of what clients keep."""
+REFILL_STEP: Final = 8
+"""Of those, how many are handed out between one push and the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,26 @@ class Account:
             if device.device_id == device_id:
                 return device
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOut:
+    """A bundle, and how many one-time prekeys its device has left."""
+
+    bundle: PreKeyBundle
+    left: PrekeyCounts
+
+    @property
+    def needs_refill(self) -> bool:
+        """Whether its owner is to be told (WIRE-18): not for each of them."""
+        return (self.bundle.one_time_prekey is not None and _is_step(self.left.x25519)) or (
+            self.bundle.kem_prekey.kind is PreKeyKind.ONE_TIME_MLKEM1024
+            and _is_step(self.left.mlkem1024)
+        )
+
+
+def _is_step(left: int) -> bool:
+    return left < REFILL_BELOW and left % REFILL_STEP == 0
 
 
 def register(request: Register, *, relay: str, challenge: bytes, now: float) -> Account:

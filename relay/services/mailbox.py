@@ -18,6 +18,9 @@ BOX_IDLE_LIFETIME: Final = 2 * 3600
 TOMBSTONE_LIFETIME: Final = 3600
 """Seconds for which a message id is remembered after its acknowledgement: a sender that lost the
 reply to Send tries again within that time."""
+MAX_TRIES: Final = 5
+"""How often an envelope may be the first that a reader is given without being acknowledged: what
+stops a client every time must not keep the rest from it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,8 @@ class Policy(IntEnum):
 
     EVERYONE = 1
     CONTACTS = 2
+    """Whoever shows one of the account's delivery tokens."""
+    NOBODY = 3
 
 
 @unique
@@ -314,7 +316,11 @@ class GoingAway(_Message, frozen=True, tag=99):
     delay_ms: Annotated[int, Meta(ge=0, le=600_000)]
 
 
-Push = Hello | Deliver | Displaced | GoingAway
+class PrekeysLow(_Message, frozen=True, tag=100):
+    """One-time prekeys of this device are running out: more should be published."""
+
+
+Push = Hello | Deliver | Displaced | GoingAway | PrekeysLow
 
 RequestId = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
 

@@ -57,6 +57,7 @@ _REQUESTS: dict[str, list[Value]] = {
     "fetch_first_bundle": [6, "bob", None, None],
     "fetch_certificate": [7],
     "set_policy": [8, 2],
+    "set_policy_nobody": [8, 3],
     "put_tokens": [9, [draw("hash 1"), draw("hash 2")]],
     "put_no_tokens": [9, []],
     "open_box": [10, draw("box key")],
@@ -87,6 +88,7 @@ _PUSHES: dict[str, list[Value]] = {
     "deliver_to_box": [97, 2**63 - 1, draw("box"), draw("envelope", 70)],
     "displaced": [98],
     "going_away": [99, 600_000],
+    "prekeys_low": [100],
 }
 
 
@@ -135,10 +137,11 @@ def _refused_frames(file: VectorFile) -> None:
         "of_type_zero": request(0),
         "of_a_reply": request(64),
         "of_a_push": request(98),
+        "of_another_push": request(100),
         "extension": b"\x92\x01\x92\x08\xd4\x01\x02",
         "reserved_byte": b"\x92\x01\x92\x08\xc1",
         "policy_zero": request(8, 0),
-        "policy_three": request(8, 3),
+        "policy_four": request(8, 4),
         "policy_with_another_field": request(8, 2, None),
         "policy_without_field": request(8),
         "username_too_short": request(6, "ab", None, None),

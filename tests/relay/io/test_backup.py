@@ -212,7 +212,7 @@ async def test_f5_postgres_goes_back_in_time(start_relay, tmp_path, require_prog
 async def test_postgres_commands(cluster, start_relay, tmp_path):
     """STORAGE-12: with PostgreSQL, restore discards by hand, also under nodes that run."""
     config = node_config(tmp_path / "north", "north", cluster.database())
-    assert "to 1" in command("migrate", "--config", config)
+    assert "format 0 to" in command("migrate", "--config", config)
     assert "ok" in command("check", "--config", config)
     relay = start_relay("--config", config, dev=False)
     async with wire(relay.url) as owner:
@@ -232,15 +232,16 @@ async def test_migrating_under_nodes(cluster, tmp_path, monkeypatch):
     from relay.io import postgres, postgres_schema
 
     dsn = cluster.database()
-    assert postgres.migrate(dsn) == (0, 1)
+    first = postgres_schema.FORMAT
+    assert postgres.migrate(dsn) == (0, first)
     steps = (*postgres_schema.MIGRATIONS, ("CREATE TABLE later (x INTEGER)",))
     monkeypatch.setattr(postgres_schema, "MIGRATIONS", steps)
-    monkeypatch.setattr(postgres_schema, "FORMAT", 2)
+    monkeypatch.setattr(postgres_schema, "FORMAT", first + 1)
     with psycopg.connect(dsn, autocommit=True) as db:
         db.execute("INSERT INTO nodes (name, seen) VALUES ('north', clock_timestamp())")
         with pytest.raises(OperatorError, match="north"):
             postgres.migrate(dsn)
         db.execute("DELETE FROM nodes")
-    assert postgres.migrate(dsn) == (1, 2)
+    assert postgres.migrate(dsn) == (first, first + 1)
     config = node_config(tmp_path / "north", "north", dsn)
-    assert "format 2" in command("serve", "--config", config, code=1)
+    assert f"format {first + 1}" in command("serve", "--config", config, code=1)

@@ -15,6 +15,7 @@ from relay.services.directory import Account, read_list
 from relay.services.mailbox import (
     BOX_IDLE_LIFETIME,
     MAIL_LIFETIME,
+    MAX_TRIES,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
     DeviceMailbox,
@@ -70,6 +71,9 @@ class Reader:
 
     def expired(self, mailbox):
         self._note("expired", mailbox)
+
+    def low(self):
+        self._note("low", None)
 
     async def hears(self, what, mailbox):
         with trio.fail_after(PATIENCE):
@@ -170,8 +174,9 @@ async def test_expired_prekeys(storage, speak):
     await storage.directory.add_prekeys("somebody", 1, [*keys, *basic])
     assert await storage.directory.count_prekeys("somebody", 1, NOW) == PrekeyCounts(2, 0)
     assert await storage.directory.count_prekeys("somebody", 1, day) == PrekeyCounts(1, 0)
-    bundle = await storage.directory.take_bundle("somebody", None, None, day)
-    assert bundle.one_time_prekey == keys[1]
+    handed_out = await storage.directory.take_bundle("somebody", None, None, day)
+    assert handed_out.bundle.one_time_prekey == keys[1]
+    assert handed_out.left == PrekeyCounts(0, 0)
     await storage.mailbox.sweep(day * 2, [])
     assert await storage.directory.take_bundle("somebody", None, None, NOW) is None
 
@@ -253,9 +258,9 @@ async def test_prekeys_are_handed_out_once(nodes, speak):
     taken, kem = [], []
 
     async def take(node):
-        bundle = await node.storage.directory.take_bundle("somebody", None, None, NOW)
-        taken.append(bundle.one_time_prekey)
-        kem.append(bundle.kem_prekey)
+        handed_out = await node.storage.directory.take_bundle("somebody", None, None, NOW)
+        taken.append(handed_out.bundle.one_time_prekey)
+        kem.append(handed_out.bundle.kem_prekey)
 
     async with trio.open_nursery() as nursery:
         for number in range(100):
@@ -295,6 +300,62 @@ async def test_tokens_at_another_node(nodes, speak):
     assert await put(second, DEVICE, shown=token) is Stored.NEW
     await second.directory.put_tokens("somebody", [])
     assert await put(first, DEVICE, shown=token) is Stored.REFUSED
+
+
+@pytest.mark.parametrize("policy", Policy)
+async def test_policies(storage, speak, policy):
+    """WIRE-21: what each policy lets through with a token, with another and with none."""
+    identity, somebody = account(speak)
+    await storage.directory.create(somebody)
+    far = int(NOW) + 86_400
+    keys = [identity.prekey(kind, 1, expires=far) for kind in PreKeyKind]
+    await storage.directory.add_prekeys("somebody", 1, keys)
+    token = os.urandom(32)
+    await storage.directory.set_policy("somebody", policy)
+    await storage.directory.put_tokens("somebody", [os.urandom(32), token])
+    for shown in (token, os.urandom(32), None):
+        allowed = policy is Policy.EVERYONE or (policy is Policy.CONTACTS and shown is token)
+        stored = Stored.NEW if allowed else Stored.REFUSED
+        assert await put(storage, DEVICE, shown=shown) is stored
+        handed_out = await storage.directory.take_bundle("somebody", None, shown, NOW)
+        assert (handed_out is not None) is allowed
+
+
+async def test_poisonous_envelope(storage, speak):
+    """WIRE-37: what was first five times and never acknowledged is set aside; the rest comes."""
+    await storage.directory.create(account(speak)[1])
+    for envelope in (b"poison", b"second", b"third"):
+        await put(storage, DEVICE, envelope)
+    for _ in range(MAX_TRIES):
+        mails = await read(storage, DEVICE)
+        assert [mail.envelope for mail in mails] == [b"poison", b"second", b"third"]
+    for mail in (await read(storage, DEVICE), await read(storage, DEVICE)):
+        assert [other.envelope for other in mail] == [b"second", b"third"]
+    await storage.mailbox.remove([(DEVICE, mail[0].row)], NOW)
+    assert [mail.envelope for mail in await read(storage, DEVICE)] == [b"third"]
+
+
+async def test_tries_are_of_the_first(storage, speak):
+    """WIRE-37: waiting behind others is no try, however often those are read."""
+    await storage.directory.create(account(speak)[1])
+    count = MAX_TRIES + 3
+    for number in range(count):
+        await put(storage, DEVICE, b"%d" % number)
+    for number in range(count):
+        mails = await read(storage, DEVICE)
+        assert [mail.envelope for mail in mails] == [b"%d" % n for n in range(number, count)]
+        claim = await storage.presence.claim(DEVICE)
+        assert await storage.mailbox.read(claim, mails[0].row, 99, NOW) == mails[1:]
+        await storage.mailbox.remove([(DEVICE, mails[0].row)], NOW)
+
+
+async def test_low_prekeys_at_another_node(nodes):
+    """WIRE-18: a device learns at whatever node it is that its prekeys run out."""
+    reader, _ = await reads(nodes[1], DEVICE)
+    nodes[0].storage.bus.low(DEVICE)
+    await reader.hears("low", None)
+    nodes[1].storage.bus.low(DEVICE)
+    nodes[1].storage.bus.low(DeviceMailbox("nobody", 1))
 
 
 async def test_removed_device(nodes, speak):

@@ -28,6 +28,7 @@ def drain(queue, storage):
 class Reader:
     def __init__(self):
         self.hints, self.losses, self.expiries = [], [], []
+        self.lows = 0
 
     def hint(self, mailbox):
         self.hints.append(mailbox)
@@ -37,6 +38,9 @@ class Reader:
 
     def expired(self, mailbox):
         self.expiries.append(mailbox)
+
+    def low(self):
+        self.lows += 1
 
 
 def test_everything_in_order():

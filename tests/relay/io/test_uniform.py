@@ -1,0 +1,129 @@
+"""What the storage does for a name that cannot be reached (spec/wire.md, Reaching somebody).
+
+Work is compared, not time: the queries in their order and, in SQLite, the steps of its machine.
+"""
+
+import os
+import re
+
+import psycopg
+import pytest
+
+from relay.io.postgres import PostgresStorage
+from relay.services.mailbox import DeviceMailbox, Stored
+from relay.wire.messages import Policy
+from relay.wire.records import PreKeyKind
+from tests.relay.io.test_storage import NOW, account, put
+
+pytestmark = pytest.mark.trio
+
+LITERAL = re.compile(r"'[^']*'|\b\d+\b")
+ABOUT = re.compile(r"\b(accounts|tokens|devices|prekeys|mail)\b")
+"""What PostgreSQL is asked about people and their mail; nodes ask other things in between."""
+SLACK = 16
+"""Steps of SQLite's machine by which a row that is found differs from one that is not."""
+
+
+class Work:
+    """What a database was asked for."""
+
+    def __init__(self, storage, monkeypatch):
+        self._storage = storage
+        self.queries, self.steps = [], 0
+        if isinstance(storage, PostgresStorage):
+            execute = psycopg.Cursor.execute
+
+            def noting(cursor, query, *arguments, **options):
+                self.queries.append(query)
+                return execute(cursor, query, *arguments, **options)
+
+            monkeypatch.setattr(psycopg.Cursor, "execute", noting)
+
+    async def of(self, call):
+        """Return the queries and steps of one call, and what it returned."""
+        if isinstance(self._storage, PostgresStorage):
+            self.queries.clear()
+            result = await call()
+            return [query for query in self.queries if ABOUT.search(query)], 0, result
+        writer = self._storage.writer
+        await writer.run(self._watch)
+        self.queries, self.steps = [], 0
+        result = await call()
+        queries, steps = self.queries, self.steps
+        await writer.run(self._leave)
+        return [LITERAL.sub("?", query) for query in queries], steps, result
+
+    def _watch(self, db):
+        db.set_trace_callback(self.queries.append)
+        db.set_progress_handler(self._step, 1)
+
+    def _leave(self, db):
+        db.set_trace_callback(None)
+        db.set_progress_handler(None, 1)
+
+    def _step(self):
+        self.steps += 1
+        return 0
+
+
+@pytest.fixture
+async def people(nodes, speak):
+    """Store accounts that a stranger cannot reach, each for another reason."""
+    directory = nodes[0].storage.directory
+    names = {"nobody": Policy.NOBODY, "closed": Policy.CONTACTS, "popular": Policy.CONTACTS}
+    for name, policy in names.items():
+        identity, stored = account(speak, name)
+        await directory.create(stored)
+        far = int(NOW) + 86_400
+        keys = [identity.prekey(kind, 1, expires=far) for kind in PreKeyKind]
+        await directory.add_prekeys(name, 1, keys)
+        await directory.set_policy(name, policy)
+    blocked = os.urandom(32)
+    await directory.put_tokens("popular", [blocked, *(os.urandom(32) for _ in range(127))])
+    await directory.put_tokens("popular", [os.urandom(32) for _ in range(128)])
+    return {"absent": None, "nobody": None, "closed": os.urandom(32), "popular": blocked}
+
+
+async def test_bundles(nodes, people, monkeypatch):
+    """WIRE-23, W3: no name, nobody, no token, a revoked one of 128: the same work for a bundle."""
+    storage = nodes[0].storage
+    work = Work(storage, monkeypatch)
+    seen = {
+        name: await work.of(
+            lambda name=name, shown=shown: storage.directory.take_bundle(name, None, shown, NOW)
+        )
+        for name, shown in people.items()
+    }
+    _alike(seen, None)
+
+
+async def test_envelopes(nodes, people, monkeypatch):
+    """WIRE-23, W3, P8: the same, and the same writes, for an envelope."""
+    storage = nodes[0].storage
+    work = Work(storage, monkeypatch)
+    seen = {
+        name: await work.of(
+            lambda name=name: put(storage, DeviceMailbox(name, 1), message_id=bytes(16))
+        )
+        for name in people
+    }
+    _alike(seen, Stored.REFUSED)
+
+
+async def test_work_is_seen(nodes, people, monkeypatch):
+    """WIRE-23: the comparison sees when somebody is reached."""
+    storage = nodes[0].storage
+    work = Work(storage, monkeypatch)
+    refused = await work.of(lambda: storage.directory.take_bundle("closed", None, None, NOW))
+    await storage.directory.set_policy("closed", Policy.EVERYONE)
+    served = await work.of(lambda: storage.directory.take_bundle("closed", None, None, NOW))
+    assert len(served[0]) > len(refused[0])
+
+
+def _alike(seen, expected):
+    absent = seen["absent"]
+    assert absent[0]
+    for name, (queries, steps, result) in seen.items():
+        assert result is expected, name
+        assert queries == absent[0], name
+        assert abs(steps - absent[1]) <= SLACK, (name, steps, absent[1])
