@@ -1,6 +1,5 @@
-"""Relays as processes, bare clients, and media that runs."""
+"""Cheap passphrases: these tests open a store for every moment at which it can be left."""
 
-from tests.faults.media import media
-from tests.relay.conftest import speak, start_relay, username
+from tests.integration.fixtures import quick_stores
 
-__all__ = ["media", "speak", "start_relay", "username"]
+__all__ = ["quick_stores"]
