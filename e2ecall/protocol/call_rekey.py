@@ -226,3 +226,6 @@ class CallRekeying(CallCore):
         super()._forget_secrets()
         self._rekey = self._rekey_secrets = self._rekey_reply = None
         self._due = self._retire_at = None
+        # Its owner may not have seen yet what is due no more.
+        asking = (RekeyDue, RekeyProposed)
+        self._events = [event for event in self._events if not isinstance(event, asking)]

@@ -127,6 +127,29 @@ async def test_a_call_goes_on_through_many_epochs(people, wire):
         assert side.sent[PICTURE].key_frames <= 3  # a gap would have made the peer ask for one
 
 
+@pytest.mark.parametrize("leaves", ["caller", "callee"])
+async def test_hanging_up_as_a_rekey_falls_due(people, leaves):
+    """CALL-17, CALLKEY-14: whoever hangs up in the moment in which it is due, the call ends."""
+    clock = Clock()
+    async with people(clock=clock) as (alice, bob):
+        call, answered, *_ = await connected(alice, bob, video=False)
+        with anyio.fail_after(PATIENCE):
+            clock.ahead += 300
+            if leaves == "caller":
+                await call.hangup()
+            else:  # before any timer of the caller looks at the clock
+                call.receive(_signed_hangup(answered))
+                await call.closed.wait()
+        assert call.ended == e2ecall.Ended(EndReason.HANGUP, leaves == "callee")
+
+
+def _signed_hangup(call):
+    """Return the Hangup with which a call ends at its own end."""
+    call._machine.hangup(call._clock())
+    (message,) = call._machine.messages_to_send()
+    return message
+
+
 @pytest.mark.parametrize("kind", [Rekey, RekeyReply])
 async def test_a_lost_message_is_made_up_for(people, lossy, wire, kind):
     """CALLKEY-13: if a Rekey or its reply is lost, the copy 15 s later has the same effect."""

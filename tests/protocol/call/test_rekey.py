@@ -231,6 +231,23 @@ def test_a_request_that_was_overtaken(talk, kit):
     assert talk.caller.events() == []
 
 
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("by_peer", [False, True])
+def test_a_call_that_ends_as_a_step_is_due_asks_for_none(talk, kit, role, by_peer):
+    """CALL-16, CALLKEY-14: at the end of a call no shares are asked for that could not be used."""
+    call, peer = talk.caller, talk.callee
+    if role is Role.CALLEE:
+        call, peer = peer, call
+        talk.propose()
+        call.receive(talk.rekey, kit.now + 300)
+    if by_peer:
+        peer.hangup(kit.now + 300)
+        call.receive(peer.messages_to_send()[-1], kit.now + 300)
+    else:
+        call.hangup(kit.now + 300)
+    assert call.events() == [Ended(EndReason.HANGUP, by_peer)]
+
+
 # --- lost, repeated, late -------------------------------------------------------------------------
 
 
