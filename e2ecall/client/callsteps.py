@@ -73,7 +73,6 @@ class CallSteps:
         self._events: deque[public.CallEvent] = deque(maxlen=MAX_EVENTS)
         self._changed = anyio.Event()
         self._outgoing: deque[CallMessage] = deque()
-        self._start: StartMedia | None = None
         self._candidates: tuple[Candidate, ...] = ()
         self._remote_candidates: tuple[Candidate, ...] = ()
         self._gathered = False
@@ -249,9 +248,8 @@ class CallSteps:
                 if self._by_itself:
                     self._spawn(self._accept_by_itself)
             case StartMedia():
-                self._start = event
                 self._remote_candidates = event.remote_candidates
-                self._spawn(self._start_media)
+                self._spawn(self._start_media, event)
             case RemoteCandidates(candidates):
                 # Both allocate before they answer, so the first ones decide; see `_start_media`.
                 self._remote_candidates += candidates
@@ -302,9 +300,8 @@ class CallSteps:
             self._machine.add_candidates(self._candidates, self._clock())
         self._pump()
 
-    async def _start_media(self) -> None:
-        start = self._start
-        assert start is not None
+    async def _start_media(self, start: StartMedia) -> None:
+        """Open media under the first keys, which nothing else here keeps (CALLKEY-16)."""
         try:
             await self.media.prepare()
             while not (self._gathered and self._remote_candidates):

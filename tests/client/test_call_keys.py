@@ -1,5 +1,7 @@
 """Keys of a call are never stored (spec/callkeys.md): what the stores hold after a real one."""
 
+import gc
+
 import pytest
 
 import e2ecall
@@ -95,3 +97,32 @@ async def test_no_store_holds_a_key_of_a_call(tmp_path, relay, monkeypatch, mome
     assert len(records) >= 8
     held = b"".join(records)
     assert not any(secret in held for secret in drawn)
+
+
+def epochs_in_memory():
+    """Return the epochs whose secrets this process has."""
+    gc.collect()
+    return [keys for keys in gc.get_objects() if isinstance(keys, EpochKeys)]
+
+
+async def test_no_end_has_the_secret_of_a_former_epoch(people):
+    """CALLKEY-16, CALL-16: when old keys are dropped, and after the call, nothing has them."""
+    clock, others = Clock(), epochs_in_memory()
+
+    def held():
+        return {k.epoch for k in epochs_in_memory() if not any(k is other for other in others)}
+
+    async with people(clock=clock) as (alice, bob):
+        call, answered = await talking(alice, bob)
+        assert held() == {0}
+        for number in (1, 2):
+            clock.ahead += 300
+            await in_epoch(number, call, answered)
+            clock.ahead += 10
+            for end in (call, answered):
+                end.on_time()
+            assert held() == {number}
+        await call.hangup()
+        await ended(answered)
+        await answered.closed.wait()
+        assert held() == set()
