@@ -12,12 +12,13 @@ from typing import Final
 from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
 
-from e2ecall.client.sessions import Sealed, Sessions
+from e2ecall.client.sessions import Body, Sealed, Sessions
 from e2ecall.crypto.random import generate_bytes, generate_secret
 from e2ecall.errors import E2ECallError, MediaError, RemoteProtocolError
 from e2ecall.io.connection import RelayConnection
 from e2ecall.io.endpoint import RelayEndpoint
 from e2ecall.io.line import Line
+from e2ecall.protocol.callkeys import Party
 from e2ecall.protocol.messages import (
     Answer,
     CallMessage,
@@ -159,13 +160,20 @@ class CallLink(AnonymousLine):
             ConnectionFailedError: the relay is lost.
             RelayError: refused.
         """
+        # Whom we call, and whose call we take, may reach us again.
+        give_token = isinstance(message, Answer)
+        await self._send(encode_call_message(message), box, give_token=give_token)
+
+    async def offer(self, make: Callable[[Party, Party], Offer]) -> None:
+        """Have ``make`` make the Offer, of this end and the peer, in the session that carries it.
+
+        Raises as `send` does, and what ``make`` raises.
+        """
+        await self._send(lambda *ends: encode_call_message(make(*ends)), None, give_token=True)
+
+    async def _send(self, body: bytes | Body, box: bytes | None, *, give_token: bool) -> None:
         sealed = await self._sessions.seal(
-            self._peer,
-            PayloadKind.CALL,
-            encode_call_message(message),
-            fetch=self.fetch_bundle,
-            # Whom we call, and whose call we take, may reach us again.
-            give_token=isinstance(message, Offer | Answer),
+            self._peer, PayloadKind.CALL, body, fetch=self.fetch_bundle, give_token=give_token
         )
         await self.deliver(sealed, box)
 

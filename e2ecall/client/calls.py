@@ -156,12 +156,8 @@ class Calls:
         media = None
         try:
             await self._services.sessions.ensure(placing.address, fetch=link.fetch_bundle)
-            media = await self._create_media()
-            machine = self._place(placing, link, media)
-            call = placing.call = self._adopt(machine, placing.choice)
-            call.attach(link, media)
-            for message in machine.messages_to_send():
-                await link.send(message, None)
+            own = media = await self._create_media()
+            await link.offer(lambda *ends: self._place(placing, link, own, *ends))
         except BaseException as error:
             if placing.call is not None and placing.call.by_itself:
                 # CALL-09: the same call goes on with the peer's Offer; ours does not matter.
@@ -176,11 +172,16 @@ class Calls:
             else:
                 await _release(link, media)
             raise
-        self._start(call)
+        assert placing.call is not None  # what made the Offer
+        self._start(placing.call)
 
-    def _place(self, placing: _Placing, link: CallLink, media: CallMedia) -> protocol.Call:
-        local, remote = self._services.sessions.parties(placing.address)
-        return protocol.Call.place(
+    def _place(
+        self, placing: _Placing, link: CallLink, media: CallMedia, local: Party, remote: Party
+    ) -> Offer:
+        if placing.call is not None:
+            # CALL-09: the peer's own Offer was here first, and cancelling this one takes a moment.
+            raise LocalProtocolError("the peer calls already")
+        machine = protocol.Call.place(
             local,
             remote,
             media=media.description,
@@ -189,6 +190,11 @@ class Calls:
             secrets=CallerSecrets.generate(),
             now=self._services.clock(),
         )
+        placing.call = self._adopt(machine, placing.choice)
+        placing.call.attach(link, media)
+        (offer,) = machine.messages_to_send()
+        assert isinstance(offer, Offer)
+        return offer
 
     # --- taking -------------------------------------------------------------------------------
 

@@ -51,6 +51,9 @@ from relay.wire.records import DeviceList, PreKeyBundle
 
 Fetch = Callable[[Address, bytes | None], Awaitable[PreKeyBundle]]
 
+Body = Callable[[Party, Party], bytes]
+"""Makes what is sent of this end and the peer, as the session that is to carry it knows them."""
+
 _USED_STEP: Final = 86_400
 """Seconds by which the time of last use of a contact may be behind: it orders, it dates nothing."""
 
@@ -132,17 +135,6 @@ class Sessions:
         self.tokens_changed.set()
         self.tokens_changed = anyio.Event()
 
-    def parties(self, address: Address) -> tuple[Party, Party]:
-        """Return (this end, the peer) as the active session knows them.
-
-        Raises:
-            LocalProtocolError: there is no session with this peer.
-        """
-        peer = self._peers.get(address)
-        if peer is None:
-            raise LocalProtocolError(f"there is no session with {address}")
-        return self._parties(peer, peer.active.session_id)
-
     async def confirm(self, address: Address, identity_key: bytes) -> None:
         """Store that the user compared codes with whoever holds this identity key.
 
@@ -198,12 +190,19 @@ class Sessions:
                     await self._use_bundle(address, bundle)
 
     async def seal(
-        self, address: Address, kind: PayloadKind, body: bytes, *, fetch: Fetch, give_token: bool
+        self,
+        address: Address,
+        kind: PayloadKind,
+        body: bytes | Body,
+        *,
+        fetch: Fetch,
+        give_token: bool,
     ) -> Sealed:
         """Encrypt for ``address`` and store the session; beginning one where there is none.
 
-        With ``give_token`` the peer gets a token to reach us by, if it has none yet. Raises as
-        `ensure`.
+        A ``body`` that depends on the session is made when it is known which one carries it. With
+        ``give_token`` the peer gets a token to reach us by, if it has none yet. Raises as `ensure`,
+        and what making the body raises.
         """
         await self.ensure(address, fetch=fetch)
         async with self._lock:
@@ -374,12 +373,15 @@ class Sessions:
         self._undecryptable.discard(address)
 
     async def _seal(
-        self, address: Address, kind: PayloadKind, body: bytes, *, give_token: bool
+        self, address: Address, kind: PayloadKind, body: bytes | Body, *, give_token: bool
     ) -> Sealed:
         prekeys, contact, now = self._account.prekeys, self.contacts.get(address), self._clock()
         peer = self._peers.get(address)
         if peer is None:
             raise LocalProtocolError(f"there is no session with {address}")
+        if not isinstance(body, bytes):
+            # CALLKEY-18: nothing comes between this look at the session and its use.
+            body = body(*self._parties(peer, peer.active.session_id))
         news, token = None, None
         if contact.told_key_id != prekeys.sealing_key.key_id:
             news = prekeys.sealing_key

@@ -12,8 +12,9 @@ from e2ecall.client.calllink import CallLink
 from e2ecall.client.sessions import Sessions
 from e2ecall.errors import RelayError
 from e2ecall.protocol.call_exchange import CallerSecrets
-from e2ecall.protocol.messages import Offer, Stream
+from e2ecall.protocol.messages import PayloadKind, Stream
 from e2ecall.testing import CollectingSink, speech_like_sound
+from relay.wire.names import Address
 from tests.integration.people import PATIENCE, frames, media, talking, until
 
 pytestmark = pytest.mark.anyio
@@ -51,16 +52,16 @@ class Gate:
 
 def hold_offers(monkeypatch, client, gate, outcome=None):
     """Let the Offers of ``client`` wait at ``gate``, and then fail if there is an outcome."""
-    send = CallLink.send
+    deliver = CallLink.deliver
 
-    async def held(link, message, box):
-        if isinstance(message, Offer) and link._sessions is client._services.sessions:
+    async def held(link, sealed, box):
+        if box is None and link._sessions is client._services.sessions:
             await gate.wait()
             if outcome is not None:
                 raise outcome
-        await send(link, message, box)
+        await deliver(link, sealed, box)
 
-    monkeypatch.setattr(CallLink, "send", held)
+    monkeypatch.setattr(CallLink, "deliver", held)
 
 
 async def crossing(monkeypatch, first, second):
@@ -214,3 +215,34 @@ async def test_hanging_up_at_once_after_glare(people, monkeypatch, call_ids):
                 end = await theirs.wait_ended()
         assert (end.reason, end.by_peer) == (e2ecall.EndReason.DECLINED, True)
         await talking(alice, bob)
+
+
+@pytest.mark.parametrize("ours", [b"\x00", b"\xff"], ids=["lower", "higher"])
+async def test_the_peers_first_message_overtakes_an_offer(people, monkeypatch, call_ids, ours):
+    """CALLKEY-18, CALL-09: a session that the peer begins just then does not part the keys."""
+    gate, seal = Gate(), Sessions.seal
+    async with people() as (alice, bob):
+        sessions, address = alice._services.sessions, Address.parse(bob.address)
+        call_ids += [ours, b"\x80"]
+
+        async def held(own, to, kind, body, **arguments):
+            if own is sessions and kind is PayloadKind.CALL:
+                await gate.wait()
+            return await seal(own, to, kind, body, **arguments)
+
+        monkeypatch.setattr(Sessions, "seal", held)
+        ends = []
+
+        async def place():
+            ends.append(await alice.call(bob.address, **media(video=False)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(place)
+            with anyio.fail_after(PATIENCE):
+                await gate.reached.wait()
+                own = sessions._peers.get(address).active.session_id
+                ends.append(await bob.call(alice.address, **media(video=False)))
+                while sessions._peers.get(address).active.session_id == own:  # noqa: ASYNC110 - nothing says so
+                    await anyio.sleep(0.005)
+            gate.opened.set()
+        await one_call(*ends)

@@ -6,7 +6,7 @@ import time
 import anyio
 import pytest
 
-from e2ecall.errors import Reason, RemoteProtocolError
+from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 from e2ecall.io.store import RecordKind
 from e2ecall.protocol.messages import PayloadKind
 from e2ecall.protocol.peerstore import peer_from_bytes
@@ -170,3 +170,44 @@ async def test_cancelled_by_asyncio(tmp_path, monkeypatch):
         await alice.reopen()
         stored = peer_from_bytes(alice.store.get(RecordKind.PEER, key))
         assert stored.active.ratchet.sending.n == sent + 1 == 3
+
+
+async def test_a_body_is_made_for_the_session_that_carries_it(tmp_path):
+    """CALLKEY-18: ends of a call are those of its Offer's session, whichever is active by then."""
+    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
+        await alice.sessions.ensure(bob.address, fetch=place.fetch)
+        crossing = await bob.send(alice, b"bob begins, too")
+        ends = []
+
+        def made(*parties):
+            ends.append(parties)
+            return b"offer"
+
+        sent = []
+
+        async def send():
+            sent.append(await alice.send(bob, made, kind=PayloadKind.CALL))
+
+        # Alice's sending waits behind what comes in.
+        async with anyio.create_task_group() as tasks, alice.account.lock:
+            tasks.start_soon(alice.receive, crossing)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(send)
+            await anyio.wait_all_tasks_blocked()
+        opened = await bob.receive(sent[0])
+        assert ends == [(opened.remote, opened.local)]
+        assert not opened.archived
+
+
+async def test_a_body_that_cannot_be_made_changes_nothing(tmp_path):
+    """CALLKEY-18: an Offer that is not made leaves the session as it was."""
+    async with devices(tmp_path, "alice", "bob") as (_, alice, bob):
+        await introduce(alice, bob)
+        before = dict(alice.store._records)
+
+        def made(*_):
+            raise LocalProtocolError("the peer calls already")
+
+        with pytest.raises(LocalProtocolError):
+            await alice.send(bob, made, kind=PayloadKind.CALL)
+        assert alice.store._records == before
