@@ -30,12 +30,15 @@ Addresses = str | Annotated[tuple[str, ...], Meta(max_length=8)]
 """One ``HOST:PORT``, or several: an IPv4 and an IPv6 one, for instance."""
 
 
+Registration = Literal["open", "invite", "closed"]
+
+
 class RelaySection(Struct, frozen=True, forbid_unknown_fields=True):
     """``[relay]``: who it is. ``name`` is what clients dial: a host, or host:port."""
 
     name: str = ""
     data_dir: str = "data"
-    registration: Literal["open", "closed"] = "open"
+    registration: Registration = "open"
 
 
 class SignallingSection(Struct, frozen=True, forbid_unknown_fields=True):

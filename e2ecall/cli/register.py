@@ -8,7 +8,7 @@ from relay.wire.errors import WireError
 from relay.wire.names import check_username
 
 
-def register(name: str, /, *, options: Options = DEFAULT) -> None:
+def register(name: str, /, *, invite: str | None = None, options: Options = DEFAULT) -> None:
     """Create your account at a relay, and the encrypted store that holds its keys.
 
     Nobody can reset a forgotten passphrase, and the account exists only in this store.
@@ -17,6 +17,8 @@ def register(name: str, /, *, options: Options = DEFAULT) -> None:
     ----------
     name
         Your username: 3 to 32 characters of a-z, 0-9 and _, beginning with a letter.
+    invite
+        The code that the relay's operator gave you, where a relay registers by invitation.
     """
     try:
         check_username(name)
@@ -29,7 +31,7 @@ def register(name: str, /, *, options: Options = DEFAULT) -> None:
     async def create(me: Client) -> None:
         nonlocal is_refused
         try:
-            await me.register(name)
+            await me.register(name, invite=invite)
         except RelayError:
             is_refused = not me.is_registered
             raise

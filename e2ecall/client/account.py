@@ -61,6 +61,7 @@ class Account:
         self._prekeys = Stored(store, RecordKind.PREKEYS, prekeys_from_bytes)
         self._enrolments = Stored(store, RecordKind.ACCOUNT, Enrolment.from_bytes)
         self._pending = False
+        self._code: bytes | None = None
         self._enrolling = False
         self._certificate_expires = 0.0
         # Read once, so that a store of another format is refused when it is opened.
@@ -113,10 +114,13 @@ class Account:
             raise LocalProtocolError("this store has no account yet")
         return state
 
-    async def begin_registration(self, username: str, relay: str) -> None:
+    async def begin_registration(
+        self, username: str, relay: str, *, code: bytes | None = None
+    ) -> None:
         """Make the keys of a new account and store them, before any relay hears of them.
 
-        An attempt whose answer was lost is taken up again with the same keys.
+        An attempt whose answer was lost is taken up again with the same keys. ``code`` is for a
+        relay that registers by invitation.
 
         Raises:
             LocalProtocolError: there is an account already, or it is not a username.
@@ -131,7 +135,7 @@ class Account:
         if local is None or local.address != address:
             local = LocalDevice.generate(address, now=self._clock())
             await self._store.write([Change(RecordKind.ACCOUNT, _PENDING, local.to_bytes())])
-        self._pending = True
+        self._pending, self._code = True, code
 
     async def remember_policy(self, policy: Policy) -> None:
         """Store what the relay was told, for an export."""
@@ -235,7 +239,7 @@ class Account:
             challenge=connection.challenge,
             device_list=local.device_list,
         )
-        request = Register(local.address.username, local.device_list, signature)
+        request = Register(local.address.username, local.device_list, signature, self._code)
         try:
             await connection.request(request, Done)
         except UsernameTakenError as taken:

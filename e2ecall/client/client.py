@@ -32,6 +32,7 @@ from e2ecall.io.store import Store
 from e2ecall.protocol.account_export import generate_export, open_export
 from e2ecall.protocol.messages import PayloadKind, encode_text
 from e2ecall.secret import Secret
+from relay.wire.codes import read_code
 from relay.wire.errors import WireError
 from relay.wire.messages import Done, Policy, SetPolicy
 from relay.wire.names import Address
@@ -131,18 +132,20 @@ class Client:
         """Whether this store has an account."""
         return self._services.account.is_registered
 
-    async def register(self, username: str) -> None:
+    async def register(self, username: str, *, invite: str | None = None) -> None:
         """Create the account ``username`` at the own relay, or go on where an attempt broke off.
+
+        ``invite`` is the code that a relay's operator gives to whom they invite.
 
         Raises:
             UsernameTakenError: somebody else has it.
-            LocalProtocolError: not a username, or this store has an account already.
-            RelayError: the relay takes no registrations.
+            LocalProtocolError: not a username or a code, or this store has an account already.
+            RelayError: the relay takes no registrations, or not with this code.
         """
         account, relay = self._services.account, self._services.endpoint.name
         confirmed = account.is_registered and str(account.local.address) == f"{username}@{relay}"
         if self._home.is_started or not confirmed:
-            await account.begin_registration(username, relay)
+            await account.begin_registration(username, relay, code=_read_code(invite))
         try:
             await self._home.start()
         except E2ECallError as error:
@@ -393,6 +396,13 @@ async def _host(*, task_status: TaskStatus[TaskGroup]) -> None:
         async with anyio.create_task_group() as tasks:
             task_status.started(tasks)
             await anyio.sleep_forever()
+
+
+def _read_code(text: str | None) -> bytes | None:
+    try:
+        return None if text is None else read_code(text)
+    except WireError as error:
+        raise LocalProtocolError(str(error), hint="copy all of it") from error
 
 
 def _as_secret(passphrase: str | bytes | Secret) -> Secret:

@@ -28,12 +28,12 @@ def delete(
 
 @account.command
 def registration(
-    state: Literal["open", "closed"],
+    state: Literal["open", "invite", "closed"],
     *,
     config: ConfigFile = Path("relay.toml"),
     socket: SocketFile = None,
 ) -> None:
-    """Let everybody or nobody register, until the next reload or restart of this node.
+    """Let everybody, who has a code, or nobody register, until this node's next reload or restart.
 
     Parameters
     ----------

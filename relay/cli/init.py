@@ -20,7 +20,8 @@ TEMPLATE = """\
 # change: accounts are bound to it.
 name = "localhost:8080"
 data_dir = "data"
-# "open": everybody may register. "closed": nobody new.
+# "open": everybody may register. "invite": who has a code of `e2ecall-relay invite`. "closed":
+# nobody new.
 registration = "open"
 
 [signalling]

@@ -10,6 +10,7 @@ from relay.cli.backup import backup
 from relay.cli.check import check
 from relay.cli.drain import drain, reload
 from relay.cli.init import init
+from relay.cli.invite import invite
 from relay.cli.migrate import migrate
 from relay.cli.restore import restore
 from relay.cli.serve import serve
@@ -32,6 +33,7 @@ app.command(account)
 app.command(status)
 app.command(drain)
 app.command(reload)
+app.command(invite)
 app.command(backup)
 app.command(restore)
 app.command(migrate)

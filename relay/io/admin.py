@@ -62,24 +62,38 @@ class Admin:
                     return await self._figures(request)
                 case "GET", "/status":
                     return _json(self._operation.status())
-                case "POST", "/drain":
-                    self._operation.orders.leave()
-                    return _json(self._operation.status())
-                case "POST", "/reload":
-                    return _json({"needs_restart": self._operation.reload()})
-                case "POST", "/registration":
-                    self._operation.set_registration(arguments.get("state"))
-                    return _json(self._operation.status())
-                case "POST", "/account/delete":
-                    await self._operation.delete_account(arguments.get("username"))
-                    return _json({})
+                case "POST", order:
+                    return await self._obey(order, arguments)
         except StorageError:
             text = "the database does not work now; nobody knows whether this was done"
             return _json({"error": text, "hint": "do it again"}, HTTPStatus.SERVICE_UNAVAILABLE)
         except (OperatorError, ValueError) as error:
             hint = error.hint if isinstance(error, OperatorError) else None
             return _json({"error": str(error), "hint": hint}, HTTPStatus.BAD_REQUEST)
-        return _json({"error": "there is no such command"}, HTTPStatus.NOT_FOUND)
+        return _unknown()
+
+    async def _obey(self, order: str, arguments: dict[str, Any]) -> HTTPResponse:
+        operation = self._operation
+        match order:
+            case "/drain":
+                operation.orders.leave()
+                return _json(operation.status())
+            case "/reload":
+                return _json({"needs_restart": operation.reload()})
+            case "/registration":
+                operation.set_registration(arguments.get("state"))
+                return _json(operation.status())
+            case "/invite":
+                codes = await operation.invite(arguments.get("count"), arguments.get("days"))
+                return _json(codes)
+            case "/account/delete":
+                await operation.delete_account(arguments.get("username"))
+                return _json({})
+        return _unknown()
+
+
+def _unknown() -> HTTPResponse:
+    return _json({"error": "there is no such command"}, HTTPStatus.NOT_FOUND)
 
 
 def _json(answer: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> HTTPResponse:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from relay.config import LimitsSection
+from relay.config import LimitsSection, Registration
 from relay.io.capture import Capture
 from relay.io.metrics import Metrics
 from relay.io.storage import Bus, Directory, Limiter, Mailbox, Presence, Storage
@@ -73,8 +73,8 @@ class Node:
     turn_own_host: str
     """The host among them that is this node, which its tickets name; empty: any."""
     ticket_seconds: int
-    is_open: bool
-    """Whether anybody may register."""
+    registration: Registration
+    """Who may register."""
     limits: LimitsSection
     quotas: Quotas
     per_address: bool

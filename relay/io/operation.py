@@ -3,17 +3,19 @@
 Says what is so and changes settings; `relay.io.server` runs things, `relay.io.admin` is asked.
 """
 
+import os
 import signal
 import time
 from collections.abc import AsyncIterable, Callable
 from enum import StrEnum, unique
-from typing import Any, Final, TypeGuard
+from typing import Annotated, Any, Final, TypeGuard
 
 import msgspec
 import structlog
 import trio
+from msgspec import Meta
 
-from relay.config import Config
+from relay.config import Config, Registration
 from relay.errors import OperatorError
 from relay.io import logs
 from relay.io.metrics import Gauges
@@ -22,12 +24,17 @@ from relay.io.signalling import Signalling
 from relay.io.storage import Storage
 from relay.io.tls import Certificates
 from relay.services.mailbox import DeviceMailbox
+from relay.wire.codes import code_hash, write_code
+from relay.wire.limits import CODE_BYTES
 from relay.wire.names import USERNAME
 
 log = structlog.get_logger()
 
 RELOADED: Final = ("limits.", "tls.", "operation.log_", "relay.registration")
 """What `Operation.reload` puts into effect."""
+DAY: Final = 86_400
+MAX_CODES: Final = 1000
+MAX_CODE_DAYS: Final = 366
 
 
 @unique
@@ -110,21 +117,43 @@ class Operation:
             "phase": self.phase.value,
             "relay": self.node.name,
             "uptime_seconds": int(time.monotonic() - self._since),
-            "registration": "open" if self.node.is_open else "closed",
+            "registration": self.node.registration,
             **msgspec.to_builtins(self.gauges()),
             "allocations": media.allocations,
             "forwarded": media.forwarded,
         }
 
     def set_registration(self, state: object) -> None:
-        """Let everybody ("open") or nobody ("closed") register, until the next reload.
+        """Let everybody ("open"), who has a code ("invite") or nobody ("closed") register.
+
+        It holds until the next reload.
 
         Raises:
-            OperatorError: it is neither word.
+            OperatorError: it is none of these words.
         """
-        if state not in {"open", "closed"}:
-            raise OperatorError("the registration is open or closed")
-        self.node.is_open = state == "open"
+        try:
+            self.node.registration = msgspec.convert(state, Registration)
+        except msgspec.ValidationError as error:
+            raise OperatorError("the registration is open, invite or closed") from error
+
+    async def invite(self, count: object, days: object) -> dict[str, Any]:
+        """Return new registration codes: each makes one account, until it expires.
+
+        Raises:
+            OperatorError: too many, or for too long.
+            StorageError: nobody knows whether they are good.
+        """
+        try:
+            number = msgspec.convert(count, Annotated[int, Meta(ge=1, le=MAX_CODES)])
+            lifetime = DAY * msgspec.convert(days, Annotated[int, Meta(ge=1, le=MAX_CODE_DAYS)])
+        except msgspec.ValidationError as error:
+            raise OperatorError(
+                f"1 to {MAX_CODES} codes at once, for 1 to {MAX_CODE_DAYS} days"
+            ) from error
+        codes = [os.urandom(CODE_BYTES) for _ in range(number)]
+        expires = int(self.node.clock()) + lifetime
+        await self.node.directory.add_codes([code_hash(code) for code in codes], expires)
+        return {"codes": [write_code(code) for code in codes], "expires": expires}
 
     async def delete_account(self, username: object) -> None:
         """Remove an account as its owner could, and end its connections.
@@ -153,7 +182,7 @@ class Operation:
         if self._certificates is not None and new.tls.certificate:
             self._certificates.reload(new.tls.certificate, new.tls.key)
         node = self.node
-        node.is_open = new.relay.registration == "open"
+        node.registration = new.relay.registration
         if new.limits != old.limits:
             node.limits = new.limits
             node.limit_media(new.limits)

@@ -10,12 +10,18 @@ from typing import Final
 
 from relay.errors import RefusedError
 from relay.io.postgres_pool import Cursor, Pool
-from relay.io.sqlite_directory import MAX_KEY_IDS, MAX_ONE_TIME, MAX_RECORD, name_hash
-from relay.services.directory import Account, HandedOut, check_successor, read_list
+from relay.io.sqlite_directory import (
+    MAX_KEY_IDS,
+    MAX_ONE_TIME,
+    MAX_RECORD,
+    bad_code,
+    name_hash,
+)
+from relay.services.directory import Account, CodeUse, HandedOut, check_successor, read_list
 from relay.services.mailbox import DeviceMailbox
 from relay.services.policy import admits
 from relay.wire.codec import decode, encode
-from relay.wire.messages import ErrorCode, Policy, PrekeyCounts
+from relay.wire.messages import ErrorCode, Invitation, Policy, PrekeyCounts
 from relay.wire.records import PreKey, PreKeyBundle, PreKeyKind, SignedDeviceList
 
 _ONE_TIME: Final = (PreKeyKind.ONE_TIME_X25519, PreKeyKind.ONE_TIME_MLKEM1024)
@@ -27,9 +33,13 @@ class PostgresDirectory:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def create(self, account: Account) -> None:
+    async def create(self, account: Account, code: CodeUse | None = None) -> None:
         """Store a new account."""
-        await self._pool.run(lambda db: _create(db, account))
+        await self._pool.run(lambda db: _create(db, account, code))
+
+    async def add_codes(self, hashes: Sequence[bytes], expires: int) -> None:
+        """Store the hashes of new registration codes."""
+        await self._pool.run(lambda db: _add_codes(db, hashes, expires))
 
     async def account(self, username: str) -> Account | None:
         """Return an account."""
@@ -47,6 +57,10 @@ class PostgresDirectory:
     async def put_tokens(self, username: str, hashes: Sequence[bytes]) -> None:
         """Replace the delivery-token hashes of an account."""
         await self._pool.run(lambda db: _put_tokens(db, username, hashes))
+
+    async def put_invitations(self, username: str, invitations: Sequence[Invitation]) -> None:
+        """Replace the open invitations of an account."""
+        await self._pool.run(lambda db: _put_invitations(db, username, invitations))
 
     async def add_prekeys(self, username: str, device_id: int, prekeys: Sequence[PreKey]) -> None:
         """Add one-time prekeys and replace the others."""
@@ -67,21 +81,28 @@ class PostgresDirectory:
         await self._pool.run(lambda db: _delete(db, username))
 
 
-def is_admitted(db: Cursor, username: str, shown: bytes | None) -> bool:
+def is_admitted(db: Cursor, username: str, shown: bytes | None, now: float) -> bool:
     """Tell whether an account exists and takes something with this token hash."""
     # WIRE-23 MUST: the same query, whoever exists and whatever is accepted.
     found = db.execute(
         "SELECT (SELECT policy FROM accounts WHERE username = %(name)s),"
-        " EXISTS(SELECT FROM tokens WHERE username = %(name)s AND hash = %(shown)s)",
-        {"name": username, "shown": shown or b""},
+        " EXISTS(SELECT FROM tokens WHERE username = %(name)s AND hash = %(shown)s),"
+        " EXISTS(SELECT FROM invitations WHERE username = %(name)s AND hash = %(shown)s"
+        " AND expires > %(now)s)",
+        {"name": username, "shown": shown or b"", "now": int(now)},
     ).fetchone()
     assert found is not None
-    policy, knows_token = found
-    return admits(None if policy is None else Policy(policy), knows_token=knows_token)
+    policy, *knows = found
+    return admits(None if policy is None else Policy(policy), knows_token=any(knows))
 
 
-def _create(db: Cursor, account: Account) -> None:
+def _create(db: Cursor, account: Account, code: CodeUse | None) -> None:
     name = account.username
+    if code is not None:
+        existing = _account(db, name)
+        if existing is not None and existing.signed_list.body == account.signed_list.body:
+            return  # the same registration again: its code is used up, and its reply was lost
+        _use_code(db, code)
     inserted = db.execute(
         "INSERT INTO accounts VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
         (
@@ -103,6 +124,19 @@ def _create(db: Cursor, account: Account) -> None:
     if retired.fetchone() is not None:
         raise RefusedError(ErrorCode.USERNAME_TAKEN, "this username is taken")
     _put_devices(db, account)
+
+
+def _add_codes(db: Cursor, hashes: Sequence[bytes], expires: int) -> None:
+    db.execute("INSERT INTO codes SELECT unnest(%s::bytea[]), %s", (list(hashes), expires))
+
+
+def _use_code(db: Cursor, code: CodeUse) -> None:
+    # WIRE-19 MUST: gone with the account that it made, in one transaction.
+    used = db.execute(
+        "DELETE FROM codes WHERE hash = %s AND expires > %s", (code.hash, int(code.now))
+    ).rowcount
+    if not used:
+        raise bad_code()
 
 
 def _account(db: Cursor, username: str, *, lock: bool = False) -> Account | None:
@@ -166,6 +200,17 @@ def _put_tokens(db: Cursor, username: str, hashes: Sequence[bytes]) -> None:
     )
 
 
+def _put_invitations(db: Cursor, username: str, invitations: Sequence[Invitation]) -> None:
+    found = db.execute("SELECT 1 FROM accounts WHERE username = %s FOR UPDATE", (username,))
+    if found.fetchone() is None:
+        return
+    db.execute("DELETE FROM invitations WHERE username = %s", (username,))
+    db.executemany(
+        "INSERT INTO invitations VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        [(username, one.hash, one.expires) for one in invitations],
+    )
+
+
 def _add_prekeys(db: Cursor, username: str, device_id: int, prekeys: Sequence[PreKey]) -> None:
     where = {"name": username, "device": device_id}
     locked = db.execute(
@@ -212,7 +257,7 @@ def _count(db: Cursor, username: str, device_id: int, now: float) -> PrekeyCount
 def _bundle(
     db: Cursor, username: str, device_id: int | None, shown: bytes | None, now: float
 ) -> HandedOut | None:
-    if not is_admitted(db, username, shown):
+    if not is_admitted(db, username, shown, now):
         return None
     account = _account(db, username)
     if account is None:

@@ -82,6 +82,7 @@ class PostgresMailbox:
         """Forget what is out of date."""
         keys = [box.key for box in in_use]
         await self._pool.run(lambda db: _touch(db, keys, now))
+        await self._pool.run(lambda db: _sweep_invited(db, now))
         for step in (_sweep_mail, _sweep_boxes, _sweep_prekeys, _sweep_rates):
             while await self._pool.run(lambda db, step=step: step(db, now)):  # type: ignore[misc]
                 pass
@@ -146,7 +147,7 @@ def _destination(
 ) -> tuple[int, int, int] | None:
     """Lock a mailbox that takes this envelope; return its id, number of envelopes and bytes."""
     if isinstance(mailbox, DeviceMailbox):
-        admitted = is_admitted(db, mailbox.username, shown)
+        admitted = is_admitted(db, mailbox.username, shown, now)
         # Locked, so that a removal of the device waits and then removes this mail too.
         device = db.execute(
             "SELECT 1 FROM devices WHERE username = %s AND device_id = %s FOR KEY SHARE",
@@ -272,6 +273,11 @@ def _sweep_prekeys(db: Cursor, now: float) -> int:
         " WHERE expires <= %s LIMIT %s FOR UPDATE SKIP LOCKED)",
         (int(now), SWEEP_BATCH),
     ).rowcount
+
+
+def _sweep_invited(db: Cursor, now: float) -> None:
+    db.execute("DELETE FROM codes WHERE expires <= %s", (int(now),))
+    db.execute("DELETE FROM invitations WHERE expires <= %s", (int(now),))
 
 
 def _sweep_rates(db: Cursor, now: float) -> int:

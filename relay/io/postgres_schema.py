@@ -95,6 +95,15 @@ MIGRATIONS: Final = (
         "CREATE INDEX rates_by_age ON rates (full_again)",
     ),
     ("ALTER TABLE mail ADD tries SMALLINT NOT NULL DEFAULT 0",),
+    (
+        "CREATE TABLE codes (hash BYTEA PRIMARY KEY, expires BIGINT NOT NULL)",
+        """CREATE TABLE invitations (
+            username TEXT COLLATE "C" NOT NULL REFERENCES accounts ON DELETE CASCADE,
+            hash BYTEA NOT NULL,
+            expires BIGINT NOT NULL,
+            PRIMARY KEY (username, hash)
+        )""",
+    ),
 )
 
 FORMAT: Final = len(MIGRATIONS)

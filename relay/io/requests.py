@@ -15,6 +15,7 @@ from relay.services import directory, tickets
 from relay.services.directory import Account
 from relay.services.mailbox import BoxMailbox, DeviceMailbox, Stored, mailbox_of
 from relay.services.policy import token_hash
+from relay.wire.codes import code_hash
 from relay.wire.limits import MAX_PREKEY_BATCH
 from relay.wire.messages import (
     Ack,
@@ -34,6 +35,7 @@ from relay.wire.messages import (
     OwnList,
     PrekeyStatus,
     PublishPrekeys,
+    PutInvitations,
     PutTokens,
     Register,
     Reply,
@@ -140,13 +142,18 @@ async def _fetch_bundle(session: Session, request: FetchBundle) -> Reply:
 async def _register(session: Session, request: Register) -> Reply:
     node = session.node
     _refuse_second_login(session)
-    if not node.is_open:
+    if node.registration == "closed":
         raise RefusedError(ErrorCode.REGISTRATION_CLOSED, "this relay takes no new accounts")
     await _count(node.quotas.registrations, session)
+    code = None
+    if node.registration == "invite":
+        if request.code is None:
+            raise RefusedError(ErrorCode.REGISTRATION_CLOSED, "this relay wants a code to register")
+        code = directory.CodeUse(code_hash(request.code), node.clock())
     account = directory.register(
         request, relay=node.name, challenge=session.challenge, now=node.clock()
     )
-    await node.directory.create(account)
+    await node.directory.create(account, code)
     return await _become(session, account.username, account.device_list.devices[0])
 
 
@@ -217,6 +224,7 @@ _Managing = (
     | FetchCertificate
     | SetPolicy
     | PutTokens
+    | PutInvitations
     | MediaTicket
     | DeleteAccount
 )
@@ -245,6 +253,9 @@ async def _manage(session: Session, request: _Managing, size: int) -> Reply:
             return Done()
         case PutTokens():
             await stored.put_tokens(account.username, request.hashes)
+            return Done()
+        case PutInvitations():
+            await stored.put_invitations(account.username, request.invitations)
             return Done()
         case _:
             assert_never(request)

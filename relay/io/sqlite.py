@@ -87,6 +87,18 @@ MIGRATIONS: Final = (
     _TABLES,
     (f"PRAGMA application_id = {APPLICATION}",),
     ("ALTER TABLE mail ADD COLUMN tries INTEGER NOT NULL DEFAULT 0",),
+    (
+        """CREATE TABLE codes (
+            hash BLOB PRIMARY KEY,
+            expires INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE invitations (
+            username TEXT NOT NULL REFERENCES accounts ON DELETE CASCADE,
+            hash BLOB NOT NULL,
+            expires INTEGER NOT NULL,
+            PRIMARY KEY (username, hash)
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 """The steps from each format to the next; the first makes the tables of an empty database."""
 FORMAT: Final = len(MIGRATIONS)

@@ -11,12 +11,12 @@ from typing import Final
 
 from relay.errors import RefusedError
 from relay.io.writer import Writer
-from relay.services.directory import Account, HandedOut, check_successor, read_list
+from relay.services.directory import Account, CodeUse, HandedOut, check_successor, read_list
 from relay.services.mailbox import DeviceMailbox
 from relay.services.policy import admits
 from relay.wire.codec import decode, encode
 from relay.wire.labels import labelled
-from relay.wire.messages import ErrorCode, Policy, PrekeyCounts
+from relay.wire.messages import ErrorCode, Invitation, Policy, PrekeyCounts
 from relay.wire.records import PreKey, PreKeyBundle, PreKeyKind, SignedDeviceList
 
 MAX_ONE_TIME: Final = 250
@@ -34,9 +34,13 @@ class SQLiteDirectory:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    async def create(self, account: Account) -> None:
+    async def create(self, account: Account, code: CodeUse | None = None) -> None:
         """Store a new account."""
-        await self._writer.run(lambda db: _create(db, account))
+        await self._writer.run(lambda db: _create(db, account, code))
+
+    async def add_codes(self, hashes: Sequence[bytes], expires: int) -> None:
+        """Store the hashes of new registration codes."""
+        await self._writer.run(lambda db: _add_codes(db, hashes, expires))
 
     async def account(self, username: str) -> Account | None:
         """Return an account."""
@@ -54,6 +58,10 @@ class SQLiteDirectory:
     async def put_tokens(self, username: str, hashes: Sequence[bytes]) -> None:
         """Replace the delivery-token hashes of an account."""
         await self._writer.run(lambda db: _put_tokens(db, username, hashes))
+
+    async def put_invitations(self, username: str, invitations: Sequence[Invitation]) -> None:
+        """Replace the open invitations of an account."""
+        await self._writer.run(lambda db: _put_invitations(db, username, invitations))
 
     async def add_prekeys(self, username: str, device_id: int, prekeys: Sequence[PreKey]) -> None:
         """Add one-time prekeys and replace the others."""
@@ -74,21 +82,28 @@ class SQLiteDirectory:
         await self._writer.run(lambda db: _delete(db, username))
 
 
-def is_admitted(db: sqlite3.Connection, username: str, shown: bytes | None) -> bool:
+def is_admitted(db: sqlite3.Connection, username: str, shown: bytes | None, now: float) -> bool:
     """Tell whether an account exists and takes something with this token hash."""
     # WIRE-23 MUST: the same queries, whoever exists and whatever is accepted.
     found = db.execute("SELECT policy FROM accounts WHERE username = ?", (username,)).fetchone()
     token = db.execute(
         "SELECT 1 FROM tokens WHERE username = ? AND hash = ?", (username, shown or b"")
     ).fetchone()
-    return admits(None if found is None else Policy(found[0]), knows_token=token is not None)
+    invitation = db.execute(
+        "SELECT 1 FROM invitations WHERE username = ? AND hash = ? AND expires > ?",
+        (username, shown or b"", int(now)),
+    ).fetchone()
+    policy = None if found is None else Policy(found[0])
+    return admits(policy, knows_token=(token or invitation) is not None)
 
 
-def _create(db: sqlite3.Connection, account: Account) -> None:
+def _create(db: sqlite3.Connection, account: Account, code: CodeUse | None) -> None:
     name = account.username
     existing = _account(db, name)
     if existing is not None and existing.signed_list.body == account.signed_list.body:
         return  # the same registration again: its reply was lost
+    if code is not None:
+        _use_code(db, code)
     retired = db.execute("SELECT 1 FROM retired WHERE name_hash = ?", (name_hash(name),))
     if existing is not None or retired.fetchone() is not None:
         raise RefusedError(ErrorCode.USERNAME_TAKEN, "this username is taken")
@@ -104,6 +119,24 @@ def _create(db: sqlite3.Connection, account: Account) -> None:
         ),
     )
     _put_devices(db, account)
+
+
+def _add_codes(db: sqlite3.Connection, hashes: Sequence[bytes], expires: int) -> None:
+    db.executemany("INSERT INTO codes VALUES (?, ?)", ((value, expires) for value in hashes))
+
+
+def _use_code(db: sqlite3.Connection, code: CodeUse) -> None:
+    # WIRE-19 MUST: gone with the account that it made, in one transaction.
+    used = db.execute(
+        "DELETE FROM codes WHERE hash = ? AND expires > ?", (code.hash, int(code.now))
+    ).rowcount
+    if not used:
+        raise bad_code()
+
+
+def bad_code() -> RefusedError:
+    """Return the one refusal of a code that is unknown, was used, or has expired."""
+    return RefusedError(ErrorCode.REGISTRATION_CLOSED, "this code is not good for a registration")
 
 
 def _account(db: sqlite3.Connection, username: str) -> Account | None:
@@ -162,6 +195,16 @@ def _put_tokens(db: sqlite3.Connection, username: str, hashes: Sequence[bytes]) 
     )
 
 
+def _put_invitations(
+    db: sqlite3.Connection, username: str, invitations: Sequence[Invitation]
+) -> None:
+    db.execute("DELETE FROM invitations WHERE username = ?", (username,))
+    db.executemany(
+        "INSERT OR IGNORE INTO invitations SELECT username, ?, ? FROM accounts WHERE username = ?",
+        ((one.hash, one.expires, username) for one in invitations),
+    )
+
+
 def _add_prekeys(
     db: sqlite3.Connection, username: str, device_id: int, prekeys: Sequence[PreKey]
 ) -> None:
@@ -204,7 +247,7 @@ def _bundle(
     shown: bytes | None,
     now: float,
 ) -> HandedOut | None:
-    if not is_admitted(db, username, shown):
+    if not is_admitted(db, username, shown, now):
         return None
     account = _account(db, username)
     assert account is not None

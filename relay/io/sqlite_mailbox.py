@@ -119,7 +119,7 @@ def _destination(
     """Return id, number of envelopes and bytes of a mailbox that takes this envelope."""
     if isinstance(mailbox, DeviceMailbox):
         where = (mailbox.username, mailbox.device_id)
-        admitted = is_admitted(db, mailbox.username, shown)
+        admitted = is_admitted(db, mailbox.username, shown, now)
         device = db.execute("SELECT 1 FROM devices WHERE username = ? AND device_id = ?", where)
         if device.fetchone() is None or not admitted:
             return None
@@ -209,4 +209,6 @@ def _sweep(db: sqlite3.Connection, now: float) -> int:
         "DELETE FROM prekeys WHERE rowid IN (SELECT rowid FROM prekeys WHERE expires <= ? LIMIT ?)",
         (int(now), SWEEP_BATCH),
     ).rowcount
+    for table in ("codes", "invitations"):  # few, and without an index of their own
+        db.execute(f"DELETE FROM {table} WHERE expires <= ?", (int(now),))  # noqa: S608 - our names
     return len(expired) + boxes + prekeys

@@ -12,22 +12,28 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from relay.services.delivery import Claim
-from relay.services.directory import Account, HandedOut
+from relay.services.directory import Account, CodeUse, HandedOut
 from relay.services.mailbox import BoxMailbox, DeviceMailbox, Mail, MailboxName, Stored
 from relay.services.quota import Rate
-from relay.wire.messages import Policy, PrekeyCounts
+from relay.wire.messages import Invitation, Policy, PrekeyCounts
 from relay.wire.records import PreKey
 
 
 class Directory(Protocol):
     """Accounts and their public keys."""
 
-    async def create(self, account: Account) -> None:
-        """Store a new account; the very same one again is no error.
+    async def create(self, account: Account, code: CodeUse | None = None) -> None:
+        """Store a new account, using up a registration code if one is asked for.
+
+        The very same account again is no error, and needs no code.
 
         Raises:
-            RefusedError: USERNAME_TAKEN, also for the name of a deleted account.
+            RefusedError: USERNAME_TAKEN, also for the name of a deleted account;
+                REGISTRATION_CLOSED, the code is not good (any more).
         """
+
+    async def add_codes(self, hashes: Sequence[bytes], expires: int) -> None:
+        """Store the hashes of new registration codes, good for one account each."""
 
     async def account(self, username: str) -> Account | None:
         """Return an account."""
@@ -44,6 +50,9 @@ class Directory(Protocol):
 
     async def put_tokens(self, username: str, hashes: Sequence[bytes]) -> None:
         """Replace the delivery-token hashes of an account."""
+
+    async def put_invitations(self, username: str, invitations: Sequence[Invitation]) -> None:
+        """Replace the open invitations of an account."""
 
     async def add_prekeys(self, username: str, device_id: int, prekeys: Sequence[PreKey]) -> None:
         """Add one-time prekeys and replace the others.

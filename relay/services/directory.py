@@ -73,6 +73,14 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeUse:
+    """The hash of a registration code that is used up by a registration at ``now``."""
+
+    hash: bytes
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
 class HandedOut:
     """A bundle, and how many one-time prekeys its device has left."""
 

@@ -25,6 +25,9 @@ MAX_MESSAGE_TEXT: Final = 512
 CHALLENGE_BYTES: Final = 32
 MESSAGE_ID_BYTES: Final = 16
 TOKEN_BYTES: Final = 16
+CODE_BYTES: Final = 16
+MAX_INVITATIONS: Final = 32
+"""Invitations of one account that are open at a time."""
 BOX_BYTES: Final = 32
 
 MAX_BUNDLE_FIELDS: Final = 128

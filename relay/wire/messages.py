@@ -12,8 +12,10 @@ from msgspec import Meta, Struct
 from relay.wire.limits import (
     BOX_BYTES,
     CHALLENGE_BYTES,
+    CODE_BYTES,
     MAX_BUNDLE_FIELDS,
     MAX_ENVELOPE,
+    MAX_INVITATIONS,
     MAX_MESSAGE_TEXT,
     MESSAGE_ID_BYTES,
     TOKEN_BYTES,
@@ -33,6 +35,7 @@ PROTOCOL_VERSION = 1
 
 Username = Annotated[str, Meta(min_length=3, max_length=32)]
 Token = Annotated[bytes, Meta(min_length=TOKEN_BYTES, max_length=TOKEN_BYTES)]
+RegistrationCode = Annotated[bytes, Meta(min_length=CODE_BYTES, max_length=CODE_BYTES)]
 MessageId = Annotated[bytes, Meta(min_length=MESSAGE_ID_BYTES, max_length=MESSAGE_ID_BYTES)]
 Box = Annotated[bytes, Meta(min_length=BOX_BYTES, max_length=BOX_BYTES)]
 DeliveryId = Annotated[int, Meta(ge=1, le=0x7FFF_FFFF_FFFF_FFFF)]
@@ -104,11 +107,15 @@ class BoxRecipient(_Message, frozen=True, tag=2):
 
 
 class Register(_Message, frozen=True, tag=1):
-    """Create an account; the signature is the identity key's over `register_bytes`."""
+    """Create an account; the signature is the identity key's over `register_bytes`.
+
+    ``code`` is what a relay asks for that registers by invitation.
+    """
 
     username: Username
     device_list: SignedDeviceList
     signature: Signature
+    code: RegistrationCode | None
 
 
 class Login(_Message, frozen=True, tag=2):
@@ -205,6 +212,19 @@ class Enrol(_Message, frozen=True, tag=16):
     signature: Signature
 
 
+class Invitation(_Message, frozen=True):
+    """``[hash, expires]``: the SHA-256 of a delivery token that is good until then."""
+
+    hash: Key32
+    expires: UnixSeconds
+
+
+class PutInvitations(_Message, frozen=True, tag=17):
+    """Replace the set of invitations of this account that nobody has taken up yet."""
+
+    invitations: Annotated[tuple[Invitation, ...], Meta(max_length=MAX_INVITATIONS)]
+
+
 Request = (
     Register
     | Login
@@ -222,6 +242,7 @@ Request = (
     | DeleteAccount
     | FetchOwnList
     | Enrol
+    | PutInvitations
 )
 
 

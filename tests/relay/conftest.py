@@ -142,10 +142,10 @@ class Identity:
         self.previous = device_list_hash(current)
         return self.device_list(**changes)
 
-    def register(self, hello, device_list=None):
+    def register(self, hello, device_list=None, *, code=None):
         signed = device_list or self.device_list()
         message = register_bytes(hello.relay, hello.challenge, signed)
-        return Register(self.username, signed, self.key.sign(message).signature)
+        return Register(self.username, signed, self.key.sign(message).signature, code)
 
     def login(self, hello, device_id=1):
         message = login_bytes(hello.relay, hello.challenge, self.username, device_id)

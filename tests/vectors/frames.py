@@ -12,7 +12,7 @@ from e2ecall.protocol.sframe import SFrameReceiver, SFrameSender
 from relay.services import directory, policy, tickets
 from relay.services.mailbox import BoxMailbox
 from relay.services.signatures import RelayKey
-from relay.wire import records
+from relay.wire import codes, records
 from relay.wire.codec import decode, encode
 from relay.wire.limits import MAX_FRAME
 from relay.wire.messages import ClientFrame, Policy, ServerFrame
@@ -139,6 +139,14 @@ def reply_box(given: Given):
 @operation
 def token_hash(given: Given):
     return {"hash": policy.token_hash(given.hex("token"))}
+
+
+@operation
+def registration_code(given: Given):
+    code = codes.read_code(given["text"])
+    if codes.read_code(codes.write_code(code)) != code:
+        raise MismatchError("the code is written in another way")
+    return {"code": code, "hash": codes.code_hash(code)}
 
 
 def _request(given: Given) -> Any:

@@ -40,6 +40,26 @@ def wire() -> VectorFile:
         token = draw(f"token {i}", 16)
         output = {"hash": hashlib.sha256(token).digest()}
         file.accept("token_hash", f"token_{i}", "WIRE-21", {"token": token}, output)
+    for i in range(3):
+        code = draw(f"code {i}", 16)
+        text = base64.b32encode(code).decode().rstrip("=").lower()
+        output = {"code": code, "hash": hashlib.sha256(code).digest()}
+        written = "-".join(text[n : n + 5] for n in range(0, 26, 5))
+        for form, shown in (("", written), ("_bare", text), ("_shouted", text.upper())):
+            file.accept("registration_code", f"code_{i}{form}", "WIRE-19", {"text": shown}, output)
+    good = base64.b32encode(draw("code 0", 16)).decode().rstrip("=").lower()
+    for name, text in {
+        "empty": "",
+        "too_short": good[:-1],
+        "too_long": good + "a",
+        "padded": good + "======",
+        "not_base32": "1" + good[1:],
+        "with_bits_left_over": good[:-1] + "b",
+        "not_ascii": "\u00e4" + good[1:],
+    }.items():
+        file.refuse(
+            "registration_code", f"code_{name}", "WIRE-19", {"text": text}, "encoding", "malformed"
+        )
     _accounts(file)
     _refused_accounts(file)
     _tickets(file)
@@ -47,7 +67,11 @@ def wire() -> VectorFile:
 
 
 _REQUESTS: dict[str, list[Value]] = {
-    "register": [1, "alice", ALICE.signed_list(), draw("signature", 64)],
+    "register": [1, "alice", ALICE.signed_list(), draw("signature", 64), None],
+    "register_with_code": [
+        *(1, "alice", ALICE.signed_list(), draw("signature", 64)),
+        draw("registration code", 16),
+    ],
     "login": [2, "alice", 65_535, draw("signature", 64)],
     "update_device_list": [3, BOB.signed_list()],
     "publish_prekeys": [4, [record(1), record(3)]],
@@ -66,6 +90,8 @@ _REQUESTS: dict[str, list[Value]] = {
     "ack": [12, [1, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63 - 1]],
     "media_ticket": [13],
     "delete_account": [14, draw("signature", 64)],
+    "put_invitations": [17, [[draw("hash 1"), NOW + 86_400], [draw("hash 2"), 0]]],
+    "put_no_invitations": [17, []],
     "fetch_own_list": [15, "alice", draw("signature", 64)],
     "enrol": [16, "alice", ALICE.signed_list(), draw("signature", 64)],
 }
@@ -133,7 +159,7 @@ def _refused_frames(file: VectorFile) -> None:
         "id_as_true": b"\x92\xc3" + good[2:],
         "array_16": b"\xdc\x00\x02" + good[1:],
         "body_as_map": b"\x92\x01\x81\x08\x02",
-        "of_unknown_type": request(15),
+        "of_unknown_type": request(40),
         "of_type_zero": request(0),
         "of_a_reply": request(64),
         "of_a_push": request(98),
@@ -167,6 +193,11 @@ def _refused_frames(file: VectorFile) -> None:
         "tokens_129": request(9, [bytes(32)] * 129),
         "token_hash_too_short": request(9, [bytes(31)]),
         "prekeys_129": request(4, [record(3)] * 129),
+        "invitations_33": request(17, [[bytes(32), 1]] * 33),
+        "invitation_without_expiry": request(17, [[bytes(32)]]),
+        "invitation_hash_too_short": request(17, [[bytes(31), 1]]),
+        "code_too_short": request(1, "alice", ALICE.signed_list(), bytes(64), bytes(15)),
+        "code_left_out": request(1, "alice", ALICE.signed_list(), bytes(64)),
         "signature_too_short": request(14, bytes(63)),
         "bin_not_shortest": b"\x92\x01\x92\x0a\xc5\x00\x20" + box,
     }.items():
@@ -232,7 +263,7 @@ def _register(who: Account, body: bytes | None = None, **changes: Value) -> list
         "body": signed_list[0],
     }
     message = labelled("register", enc(list((fields | changes).values())))
-    return [1, who.username, signed_list, sign(who.identity_seed, message)]
+    return [1, who.username, signed_list, sign(who.identity_seed, message), None]
 
 
 def _asked(who: Account, request: list[Value]) -> dict[str, Value]:
@@ -275,13 +306,13 @@ def _refused_accounts(file: VectorFile) -> None:
     registrations: dict[str, list[Value]] = {
         "at_another_relay": _register(ALICE, relay="relay.test"),
         "of_another_connection": _register(ALICE, challenge=draw("another challenge")),
-        "of_another_list": [*_register(ALICE)[:3], _register(ALICE, other)[3]],
+        "of_another_list": [*_register(ALICE)[:3], *_register(ALICE, other)[3:]],
         "with_second_version": _register(ALICE, second),
         "with_list_expired": _register(ALICE, ALICE.body(expires=NOW)),
         "with_list_of_twenty_days": _register(ALICE, ALICE.body(expires=NOW + 20 * 86_400)),
-        "with_list_of_another": [1, "alice", BOB.signed_list(), _register(BOB)[3]],
-        "with_list_forged": [1, "alice", [ALICE.body(), bytes(64)], _register(ALICE)[3]],
-        "by_another_identity": [*_register(ALICE)[:3], sign(BOB.identity_seed, b"register")],
+        "with_list_of_another": [1, "alice", BOB.signed_list(), *_register(BOB)[3:]],
+        "with_list_forged": [1, "alice", [ALICE.body(), bytes(64)], *_register(ALICE)[3:]],
+        "by_another_identity": [*_register(ALICE)[:3], sign(BOB.identity_seed, b"register"), None],
     }
     for name, request in registrations.items():
         given = _asked(ALICE, request)

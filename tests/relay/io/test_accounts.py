@@ -233,7 +233,7 @@ async def test_garbage_registration(relay, speak, username):
         signed = identity.device_list()
         broken = type(signed)(signed.body[:-1], signed.signature)
         message = register_bytes(relay.name, client.hello.challenge, broken)
-        request = Register(username, broken, identity.key.sign(message).signature)
+        request = Register(username, broken, identity.key.sign(message).signature, None)
         assert (await client.request(request)).code is ErrorCode.BAD_REQUEST
         assert (await client.request(Login(username, 1, os.urandom(64)))).code is (
             ErrorCode.LOGIN_FAILED

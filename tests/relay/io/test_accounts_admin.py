@@ -8,21 +8,23 @@ import pytest
 import trio
 from websockets.exceptions import ConnectionClosed
 
+import e2ecall
+from relay.wire.codes import read_code
 from relay.wire.messages import Displaced, Done, ErrorCode, FetchBundle
 
 pytestmark = pytest.mark.trio
 
 
-def order(relay, *arguments):
-    """Run `account` with these arguments; return exit code and output."""
+def order(relay, *arguments, verb="account"):
+    """Run `account`, or another verb, with these arguments; return exit code and output."""
     socket = next(relay.folder.parent.glob("**/admin.sock"))
-    command = [sys.executable, "-m", "relay.cli", "account", *arguments, "--socket", socket]
+    command = [sys.executable, "-m", "relay.cli", verb, *arguments, "--socket", socket]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     return done.returncode, done.stdout + done.stderr
 
 
-async def ordered(relay, *arguments):
-    return await trio.to_thread.run_sync(lambda: order(relay, *arguments))
+async def ordered(relay, *arguments, **options):
+    return await trio.to_thread.run_sync(lambda: order(relay, *arguments, **options))
 
 
 async def test_delete(start_relay, speak, username, tmp_path):
@@ -80,3 +82,43 @@ async def test_registration(start_relay, speak, username):
             assert await late.request(other.register(late.hello)) == Done()
     assert (await ordered(relay, "registration", "maybe"))[0] == 2
     assert relay.terminate()[0] == 0
+
+
+async def test_invite(start_relay, speak, tmp_path):
+    """WIRE-19: `invite` makes codes, each good for one account of a relay that wants one; the relay
+    does not keep them.
+    """
+    data = tmp_path / "data"
+    relay = start_relay("--data-dir", data, environment={"RELAY__RELAY__REGISTRATION": "invite"})
+    code, said = await ordered(relay, "--count", "3", verb="invite")
+    texts = said.split()
+    assert (code, len(set(texts))) == (0, 3)
+    codes = [read_code(text) for text in texts]
+
+    async def register(name, code):
+        async with speak.wire(relay.url) as client:
+            reply = await client.request(
+                speak.Identity(name, relay.name).register(client.hello, code=code)
+            )
+            return getattr(reply, "code", None)
+
+    for useless in (None, bytes(16)):
+        assert await register("first", useless) is ErrorCode.REGISTRATION_CLOSED
+    assert await register("first", codes[0]) is None
+    assert await register("second", codes[0]) is ErrorCode.REGISTRATION_CLOSED
+    assert await register("first", codes[0]) is ErrorCode.REGISTRATION_CLOSED
+    assert await register("first", codes[1]) is ErrorCode.USERNAME_TAKEN
+    assert await register("second", codes[1]) is None
+    for store, invite in (("one", None), ("one", "abc"), ("one", texts[2].upper())):
+        path = tmp_path / f"{store}.db"
+        async with e2ecall.Client.open(path, passphrase="x", relay=relay.url) as me:
+            if invite == texts[2].upper():
+                await me.register("third", invite=invite)
+                continue
+            with pytest.raises(e2ecall.E2ECallError):
+                await me.register("third", invite=invite)
+    for arguments in (("--count", "0"), ("--days", "400")):
+        assert (await ordered(relay, *arguments, verb="invite"))[0] == 1
+    assert relay.terminate()[0] == 0
+    everything = b"".join(path.read_bytes() for path in data.iterdir() if path.is_file())
+    assert not any(code in everything for code in codes)

@@ -11,7 +11,7 @@ import trio
 
 from relay.errors import FencedError, RefusedError
 from relay.services.delivery import Claim
-from relay.services.directory import Account, read_list
+from relay.services.directory import Account, CodeUse, read_list
 from relay.services.mailbox import (
     BOX_IDLE_LIFETIME,
     MAIL_LIFETIME,
@@ -22,7 +22,7 @@ from relay.services.mailbox import (
     Stored,
 )
 from relay.services.quota import Rate
-from relay.wire.messages import ErrorCode, Policy, PrekeyCounts
+from relay.wire.messages import ErrorCode, Invitation, Policy, PrekeyCounts
 from relay.wire.records import PreKeyKind
 
 pytestmark = pytest.mark.trio
@@ -319,6 +319,73 @@ async def test_policies(storage, speak, policy):
         assert await put(storage, DEVICE, shown=shown) is stored
         handed_out = await storage.directory.take_bundle("somebody", None, shown, NOW)
         assert (handed_out is not None) is allowed
+
+
+async def test_invitations(nodes, speak):
+    """WIRE-25: the token of an invitation is good at every node until it expires or is replaced."""
+    first, second = (node.storage for node in nodes)
+    await first.directory.create(account(speak)[1])
+    await first.directory.set_policy("somebody", Policy.CONTACTS)
+    token, other = os.urandom(32), os.urandom(32)
+    end = int(NOW) + 60
+    await first.directory.put_invitations("somebody", [Invitation(token, end)])
+    assert await put(second, DEVICE, shown=token, now=end - 1) is Stored.NEW
+    assert await put(second, DEVICE, shown=token, now=end) is Stored.REFUSED
+    await second.directory.put_invitations("somebody", [Invitation(other, end)])
+    assert await put(first, DEVICE, shown=token) is Stored.REFUSED
+    assert await put(first, DEVICE, shown=other) is Stored.NEW
+    await first.directory.set_policy("somebody", Policy.NOBODY)
+    assert await put(second, DEVICE, shown=other) is Stored.REFUSED
+    await first.directory.set_policy("somebody", Policy.CONTACTS)
+    await first.mailbox.sweep(end, [])
+    assert await put(second, DEVICE, shown=other, now=NOW) is Stored.REFUSED
+    await first.directory.put_invitations("nobody", [Invitation(other, end)])
+
+
+async def test_registration_codes(nodes, speak):
+    """WIRE-19: of many who register with one code at once, at two nodes, one gets an account."""
+    directory = nodes[0].storage.directory
+    code = CodeUse(os.urandom(32), NOW)
+    await directory.add_codes([code.hash], int(NOW) + 60)
+    made, refused = [], []
+
+    async def register(number):
+        somebody = account(speak, f"name_{number}")[1]
+        try:
+            await nodes[number % 2].storage.directory.create(somebody, code)
+            made.append(somebody)
+        except RefusedError as error:
+            refused.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(register, number)
+    assert refused == [ErrorCode.REGISTRATION_CLOSED] * 9
+    await directory.create(made[0], code)  # the same once more: its reply was lost
+    stored = [await directory.account(f"name_{number}") for number in range(10)]
+    assert [other for other in stored if other is not None] == made
+
+
+async def test_registration_code_that_stays(storage, speak):
+    """WIRE-19: a registration that is refused uses up no code; an expired code is none."""
+    directory = storage.directory
+    code = CodeUse(os.urandom(32), NOW)
+    await directory.add_codes([code.hash], int(NOW) + 60)
+    await directory.create(account(speak)[1])
+    with pytest.raises(RefusedError) as caught:
+        await directory.create(account(speak)[1], code)
+    assert caught.value.code is ErrorCode.USERNAME_TAKEN
+    late = replace(code, now=NOW + 60)
+    for bad in (late, CodeUse(os.urandom(32), NOW)):
+        for name in ("somebody", "another"):  # it tells nothing about the name
+            with pytest.raises(RefusedError) as caught:
+                await directory.create(account(speak, name)[1], bad)
+            assert caught.value.code is ErrorCode.REGISTRATION_CLOSED
+    await directory.create(account(speak, "another")[1], code)
+    await directory.add_codes([code.hash], int(NOW) + 60)
+    await storage.mailbox.sweep(NOW + 60, [])
+    with pytest.raises(RefusedError):
+        await directory.create(account(speak, "third")[1], code)
 
 
 async def test_poisonous_envelope(storage, speak):

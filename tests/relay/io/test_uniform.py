@@ -18,7 +18,7 @@ from tests.relay.io.test_storage import NOW, account, put
 pytestmark = pytest.mark.trio
 
 LITERAL = re.compile(r"'[^']*'|\b\d+\b")
-ABOUT = re.compile(r"\b(accounts|tokens|devices|prekeys|mail)\b")
+ABOUT = re.compile(r"\b(accounts|tokens|invitations|devices|prekeys|mail)\b")
 """What PostgreSQL is asked about people and their mail; nodes ask other things in between."""
 SLACK = 16
 """Steps of SQLite's machine by which a row that is found differs from one that is not."""
@@ -47,9 +47,10 @@ class Work:
             return [query for query in self.queries if ABOUT.search(query)], 0, result
         writer = self._storage.writer
         await writer.run(self._watch)
-        self.queries, self.steps = [], 0
+        self.queries.clear()
+        self.steps = 0
         result = await call()
-        queries, steps = self.queries, self.steps
+        queries, steps = self.queries.copy(), self.steps
         await writer.run(self._leave)
         return [LITERAL.sub("?", query) for query in queries], steps, result
 

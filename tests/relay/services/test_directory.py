@@ -117,7 +117,7 @@ def test_register_with_same_device_twice(case):
 
 def test_register_with_garbage_list(case):
     """A device list that does not decode is refused."""
-    request = Register("somebody", SignedDeviceList(b"garbage", bytes(64)), bytes(64))
+    request = Register("somebody", SignedDeviceList(b"garbage", bytes(64)), bytes(64), None)
     assert code(case.register, request) is ErrorCode.BAD_REQUEST
 
 
