@@ -5,6 +5,7 @@ an Offer or a Cancel changes is decided at once when it comes in, and only then 
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -266,9 +267,10 @@ class Calls:
                 call.provide(await self._create_media())
             # CALL-08: stored before the Ringing leaves, and not earlier: an Offer that is taken
             # back before it was answered is no guess.
-            guard = self._guard(peer).start(offer.call_id, self._services.clock())
             counted = True
-            await self._save_guard(peer, guard)
+            await self._change_guard(
+                peer, lambda guard: guard.start(offer.call_id, self._services.clock())
+            )
             call.ring(ticket, secrets)
             self._start(call)
         if counted and not call.rang:
@@ -371,11 +373,19 @@ class Calls:
         return ExchangeGuard.from_bytes(stored) if stored else ExchangeGuard()
 
     async def _finish_exchange(self, peer: Address, offer: Offer) -> None:
-        await self._save_guard(peer, self._guard(peer).finish(offer.call_id))
+        await self._change_guard(peer, lambda guard: guard.finish(offer.call_id))
 
-    async def _save_guard(self, peer: Address, guard: ExchangeGuard) -> None:
-        change = Change(RecordKind.GUARD, str(peer).encode(), guard.to_bytes())
-        await self._services.store.write([change])
+    async def _change_guard(
+        self, peer: Address, change: Callable[[ExchangeGuard], ExchangeGuard]
+    ) -> None:
+        """Store what ``change`` makes of the guard; raises what it raises.
+
+        The end of one exchange and the beginning of the next must not undo each other.
+        """
+        async with self._services.account.lock:
+            guard = change(self._guard(peer))
+            record = Change(RecordKind.GUARD, str(peer).encode(), guard.to_bytes())
+            await self._services.store.write([record])
 
 
 async def _release(link: CallLink, media: CallMedia | None) -> None:

@@ -190,12 +190,19 @@ class CallSteps:
         return self._machine.glare(offer, sender)
 
     def receive(self, message: CallMessage) -> None:
-        """Take a message of the peer; refusals are logged and change nothing. Raises nothing."""
+        """Take a message of the peer; refusals are logged and change nothing. Raises nothing.
+
+        An error of this program ends the call (CALL-19): it is the line that would be ended by it.
+        """
         try:
-            self._machine.receive(message, self._clock())
-        except RemoteProtocolError as error:
-            _log.info("a call message was refused: %s", error.reason)
-        self._pump()
+            try:
+                self._machine.receive(message, self._clock())
+            except RemoteProtocolError as error:
+                _log.info("a call message was refused: %s", error.reason)
+            self._pump()
+        except Exception:  # noqa: BLE001 - one call must not end the client; see above
+            _log.exception("a call ended by an error of this program")
+            self.fail(EndReason.CONNECTION_LOST)
 
     def on_time(self) -> None:
         """Do what is due, and end the call where its time is over, also if no timer has fired."""

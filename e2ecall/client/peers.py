@@ -5,6 +5,7 @@ an address is a request, kept under address and identity key, and takes nobody's
 bounded. It decides what to write and writes nothing.
 """
 
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from e2ecall.client.contacts import Contacts
@@ -12,6 +13,7 @@ from e2ecall.client.stored import Stored
 from e2ecall.errors import RemoteProtocolError
 from e2ecall.io.store import Change, RecordKind, Store
 from e2ecall.protocol.encoding import decode_remote
+from e2ecall.protocol.exchange_guard import ExchangeGuard
 from e2ecall.protocol.peer import PeerState, without_expired_keys
 from e2ecall.protocol.peerstore import peer_from_bytes, peer_to_bytes
 from relay.wire.names import Address
@@ -37,6 +39,7 @@ class Peers:
         self._contacts = contacts
         self._pinned = Stored(store, RecordKind.PEER, peer_from_bytes)
         self._requests = Stored(store, RecordKind.REQUEST, peer_from_bytes)
+        self._guards = Stored(store, RecordKind.GUARD, ExchangeGuard.from_bytes)
         # Read once, so that a store of another format is refused when it is opened.
         self._pinned.all()
         self._requests.all()
@@ -104,6 +107,16 @@ class Peers:
             kept = without_expired_keys(peer, now=now)
             if peer.address not in over and kept != peer:
                 changes.append(Change(RecordKind.PEER, key, peer_to_bytes(kept)))
+        return changes + self._idle_guards(over, now)
+
+    def _idle_guards(self, over: AbstractSet[Address], now: float) -> list[Change]:
+        """CALL-08: drop the counts of forgotten people, and not before nothing counts any more."""
+        changes = []
+        for key, guard in self._guards.all().items():
+            address = Address.parse(key.decode())
+            known = self.get(address) is not None or self._contacts.find(address) is not None
+            if (not known or address in over) and not guard.count(now):
+                changes.append(Change(RecordKind.GUARD, key, None))
         return changes
 
     def _strangers(self) -> list[PeerState]:

@@ -12,6 +12,7 @@ from e2ecall.client import call as shell
 from e2ecall.client import calls, callsteps
 from e2ecall.client.callmedia import CallMedia
 from e2ecall.media.events import FailureReason, MediaFailed
+from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_events import EndReason
 from e2ecall.testing import speech_like_sound
 from relay.wire.names import Address
@@ -163,14 +164,31 @@ async def test_an_offer_too_many_opens_nothing(people, monkeypatch):
 
         monkeypatch.setattr(services, "open_link", counted)
         peer = Address.parse(alice.address)
-        guard = bob._calls._guard(peer)
         for number in range(3):
-            guard = guard.start(bytes([number]) * 16, time.time())
-        await bob._calls._save_guard(peer, guard)
+            call_id = bytes([number]) * 16
+            await bob._calls._change_guard(peer, lambda g, i=call_id: g.start(i, time.time()))
         call = await alice.call(bob.address)
         await settled(lambda: bob._calls._call is None)
         assert bob._services not in opened
         await call.hangup()
+
+
+async def test_exchanges_that_end_and_begin_at_once_are_both_counted(people):
+    """CALL-08: two changes of one peer's count, made at the same moment, do not undo each other."""
+    async with people() as (alice, bob):
+        peer, calls_of = Address.parse(bob.address), alice._calls
+        first, second = os.urandom(16), os.urandom(16)
+        await calls_of._change_guard(peer, lambda guard: guard.start(first, time.time()))
+        async with anyio.create_task_group() as tasks:
+            begin, end = (
+                lambda guard: guard.start(second, time.time()),
+                lambda guard: guard.finish(first),
+            )
+            tasks.start_soon(calls_of._change_guard, peer, begin)
+            tasks.start_soon(calls_of._change_guard, peer, end)
+        guard = calls_of._guard(peer)
+        assert [entry.call_id for entry in guard.unfinished] == [second]
+        assert guard.rung == (first, second)
 
 
 async def test_calls_that_find_the_line_busy_are_answered_few_at_a_time(people):
@@ -224,7 +242,7 @@ async def test_media_that_fails_just_after_the_deadline(tmp_path, relay):
         await alice.message(bob.address, "still here")
 
 
-@pytest.mark.parametrize("where", ["_first_frame", "_keep_time", "_gather"])
+@pytest.mark.parametrize("where", ["_first_frame", "_keep_time", "_gather", "receive"])
 async def test_an_error_of_the_program_ends_one_call(people, monkeypatch, caplog, where):
     """CALL-19: what should never be raised is logged and ends this call, not the client."""
 
@@ -236,7 +254,9 @@ async def test_an_error_of_the_program_ends_one_call(people, monkeypatch, caplog
 
     async with people() as (alice, bob):
         with monkeypatch.context() as patch:
-            patch.setattr(shell.Call, where, broken if where == "_first_frame" else broken_task)
+            owner = protocol.Call if where == "receive" else shell.Call
+            sync = where in {"_first_frame", "receive"}
+            patch.setattr(owner, where, broken if sync else broken_task)
             call = await alice.call(bob.address, **media(video=False))
             if where == "_first_frame":
                 incoming = await next_call(bob)

@@ -10,7 +10,8 @@ from e2ecall.client.contacts import ContactRecord
 from e2ecall.client.inbox import Inbox
 from e2ecall.client.sessions import Sealed
 from e2ecall.errors import IdentityChangedError, Reason, RemoteProtocolError
-from e2ecall.io.store import RecordKind
+from e2ecall.io.store import Change, RecordKind
+from e2ecall.protocol.exchange_guard import ExchangeGuard
 from e2ecall.protocol.messages import PayloadKind
 from relay.services.signatures import RelayKey
 from relay.wire.names import Address
@@ -180,6 +181,23 @@ async def test_strangers_take_no_room_of_contacts(tmp_path):
         assert [text.text for text in taken[-1:]] == ["important"]
         assert [text.proven for text in taken].count(False) == 100
         assert not (await bob.receive(mallory.send(bob, b"room again"))).proven
+
+
+async def test_counts_of_forgotten_people_go(tmp_path):
+    """CALL-08, IDENTITY-13: calls of strangers leave nothing for ever, but what still counts."""
+    async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
+        await bob.receive(await carol.send(bob, b"hello"))
+        started = ExchangeGuard().start(bytes(16), place.now)
+        keys = [str(carol.address).encode(), b"eve@relay.example"]
+        await bob.store.write([Change(RecordKind.GUARD, key, started.to_bytes()) for key in keys])
+        await bob.sessions.forget_expired()
+        assert list(bob.store.all(RecordKind.GUARD)) == keys
+        place.now += 600
+        await bob.sessions.forget_expired()
+        assert list(bob.store.all(RecordKind.GUARD)) == keys[:1]
+        place.now += 180 * DAY
+        await bob.sessions.forget_expired()
+        assert bob.store.all(RecordKind.GUARD) == {}
 
 
 async def test_tokens_are_not_shown():
