@@ -135,7 +135,7 @@ class Account:
         if local is None or local.address != address:
             local = LocalDevice.generate(address, now=self._clock())
             await self._store.write([Change(RecordKind.ACCOUNT, _PENDING, local.to_bytes())])
-        self._pending, self._code = True, code
+        self._pending, self._enrolling, self._code = True, False, code
 
     async def remember_policy(self, policy: Policy) -> None:
         """Store what the relay was told, for an export."""
@@ -157,14 +157,17 @@ class Account:
         known = self._enrolments.get(_ENROLLING)
         if known is None or known.identity_seed != moved.identity_seed:
             enrolment = Enrolment.generate(moved)
+            # What another export brought, whose import never came to an end, is nobody's here.
+            others = self._store.all(RecordKind.CONTACT)
             await self._store.write(
                 [
+                    *(Change(RecordKind.CONTACT, key, None) for key in others),
                     *with_it,
                     Change(RecordKind.ACCOUNT, _ENROLLING, enrolment.to_bytes()),
                     Change(RecordKind.ACCOUNT, _POLICY, encode_stored(moved.policy)),
                 ]
             )
-        self._enrolling = True
+        self._pending, self._enrolling = False, True
 
     async def abandon_registration(self) -> None:
         """Forget an account that the relay refused."""
@@ -248,7 +251,7 @@ class Account:
                 await self._log_in(connection)
             except RelayError:
                 raise taken from None
-        await self._begin(local, _PENDING)
+        await self._begin(local)
         self._pending = False
         await self._publish(connection.request)
 
@@ -261,19 +264,23 @@ class Account:
             challenge=connection.challenge,
             now=self._clock(),
         )
-        await self._begin(local, _ENROLLING)
+        await self._begin(local)
         self._enrolling = False
         await self._publish(connection.request)
 
-    async def _begin(self, local: LocalDevice, done: bytes) -> None:
-        """Store the device that the relay has confirmed, with its first prekeys."""
+    async def _begin(self, local: LocalDevice) -> None:
+        """Store the device that the relay has confirmed, with its first prekeys.
+
+        Keys of another attempt, at another name or by an import, go: they have no account.
+        """
         async with self.lock:
             state, fresh = prekeys.generate(local, now=self._clock())
             await self.save_prekeys(
                 state,
                 self._to_publish(fresh),
                 Change(RecordKind.ACCOUNT, b"", local.to_bytes()),
-                Change(RecordKind.ACCOUNT, done, None),
+                Change(RecordKind.ACCOUNT, _PENDING, None),
+                Change(RecordKind.ACCOUNT, _ENROLLING, None),
             )
 
     def _to_publish(self, fresh: tuple[PreKey, ...]) -> Change:

@@ -135,7 +135,7 @@ class Connection:
     """What `Account.prepare` uses of a connection."""
 
     def __init__(self, directory, username):
-        self.hello = directory.hello
+        self.hello, self.challenge = directory.hello, directory.hello.challenge
         self.endpoint = RelayEndpoint.of_name(RELAY)
         self.request = directory.ask(username)
 

@@ -20,7 +20,7 @@ from e2ecall.protocol.devices import sign_device_list
 from e2ecall.protocol.identity import IdentityKey
 from e2ecall.secret import Secret
 from relay.wire.codec import encode
-from relay.wire.messages import Enrol
+from relay.wire.messages import Enrol, FetchOwnList, Register
 from tests.client.devices import DAY, HOUR, Device, devices
 from tests.protocol.test_account_export import CHEAP
 
@@ -252,3 +252,43 @@ async def test_imported_keys_are_pinned(tmp_path):
         assert new.store.all(RecordKind.PEER) == {}
         for device in (impostor, new):
             await device.store.aclose()
+
+
+@pytest.mark.parametrize("then", ["import", "register"])
+async def test_the_last_attempt_counts(tmp_path, then):
+    """ACCOUNT-05: a store becomes the account that was asked for last, and keeps no other keys."""
+    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
+        await introduce(alice, bob)
+        account = moved(alice)
+        new = Device(place, "alice" if then == "import" else "carol", tmp_path / "new.db")
+        await new.open()
+        place.lost |= {Register, FetchOwnList}
+        attempts = [new.register, lambda: new.take_over(account)]
+        for attempt in attempts if then == "import" else reversed(attempts):
+            with pytest.raises(ConnectionFailedError):
+                await attempt()
+        place.lost.clear()
+        new.username = "alice" if then == "import" else "carol"
+        await (new.take_over(account) if then == "import" else new.register())
+        assert new.address.username == new.username
+        kept = new.store.all(RecordKind.ACCOUNT)
+        assert kept.keys() <= {b"", b"policy"}
+        assert (account.identity_seed in b"".join(kept.values())) == (then == "import")
+        await new.store.aclose()
+
+
+async def test_the_contacts_of_another_export_go(tmp_path):
+    """ACCOUNT-05: nobody is pinned or verified by an export whose import was given up."""
+    async with devices(tmp_path, "alice", "bob", "carol") as (place, alice, bob, carol):
+        await introduce(alice, bob)
+        await introduce(carol, alice)
+        new = Device(place, "alice", tmp_path / "new.db")
+        await new.open()
+        place.lost.add(FetchOwnList)
+        with pytest.raises(ConnectionFailedError):
+            await new.take_over(moved(alice))
+        place.lost.clear()
+        new.username = "carol"
+        await new.take_over(moved(carol))
+        assert [record.address for record in new.sessions.contacts.all()] == [str(alice.address)]
+        await new.store.aclose()
