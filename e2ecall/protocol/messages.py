@@ -145,6 +145,10 @@ class Payload(_Message, frozen=True):
     token: Bytes16 | None
     body: Annotated[bytes, Meta(min_length=1, max_length=MAX_TEXT)]
 
+    def __repr__(self) -> str:
+        """Show the kind alone: what was said, and tokens, are secrets."""
+        return f"Payload({self.kind!r})"
+
 
 # --- call messages ----------------------------------------------------------------------------
 
@@ -169,6 +173,10 @@ class Offer(_Message, frozen=True, tag=1):
     media: MediaDescription
     wants_video: bool
     reply_box: Bytes32
+
+    def __repr__(self) -> str:
+        """Show nothing: the seed is a secret of the call key."""
+        return "Offer(...)"
 
 
 class Ringing(_Message, frozen=True, tag=2):

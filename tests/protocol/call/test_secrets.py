@@ -16,7 +16,10 @@ from e2ecall.protocol.messages import (
     LeaveReason,
     MediaState,
     Offer,
+    Payload,
+    PayloadKind,
     Ringing,
+    encode_call_message,
 )
 from e2ecall.secret import Secret
 
@@ -127,6 +130,15 @@ def test_call_keys_have_no_stored_form(pair):
     start = next(event for event in pair.caller.events() if isinstance(event, StartMedia))
     for thing in (pair.caller, pair.callee._channel, start.keys, start.keys.keys, CallKeys):
         assert not hasattr(thing, "to_bytes")
+
+
+def test_secrets_of_messages_are_not_shown(pair):
+    """S4: neither an Offer shows its seed, nor a payload what was said or its token."""
+    body, token = encode_call_message(pair.offer), b"TOKEN-TOKEN-TOKE"
+    payload = Payload(PayloadKind.CALL, 1, None, token, body)
+    for shown in (f"{pair.offer!r} {pair.offer}", f"{payload!r} {payload}"):
+        assert repr(pair.offer.seed)[2:-1] not in shown
+        assert "TOKEN" not in shown
 
 
 def test_the_answer_brings_nothing_that_the_key_covers():
