@@ -101,5 +101,8 @@ class Outgoing:
         """Eight words for each message, in the order of `MMSGHDR`."""
         self.segments = memoryview(self._controls).cast("H")[8 :: CONTROL // 2]
         """The size of each message's segments."""
+        self.kept: list[object] = [None] * BATCH
+        """What owns the memory of each message's destination, which only a pointer names: a route
+        may be forgotten while its message waits."""
         headers = address_of(self._headers)
         self.arguments = [ctypes.c_void_p(headers + MMSGHDR * n) for n in range(BATCH)]

@@ -161,6 +161,7 @@ class Forwarder:
                 out = entry.out
                 message = out.pending
                 out.pending = message + 1
+                out.kept[message] = entry
                 headers, word = out.headers, message << 3
                 headers[word] = entry.address
                 headers[word + 1] = entry.name_length
