@@ -60,9 +60,17 @@ _USED_STEP: Final = 86_400
 _LOOK_INTERVAL: Final = 86_400
 """Seconds without a word from a peer after which its relay is asked again, and between that."""
 
-_OUT_OF_STEP: Final = frozenset({Reason.NOT_AUTHENTIC, Reason.CHAIN_MISMATCH, Reason.REPLAYED})
+_OUT_OF_STEP: Final = frozenset(
+    {
+        Reason.NOT_AUTHENTIC,
+        Reason.CHAIN_MISMATCH,
+        Reason.REPLAYED,
+        Reason.TOO_MANY_SKIPPED,
+    }
+)
 """What a message looks like when one of the two went back to an older state: with keys that are
-gone, with another chain in the place of one, or with a number that was used."""
+gone, with another chain in the place of one, or with a number that was used. Or when more were
+lost than can be skipped."""
 
 _log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import pytest
 
 from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 from e2ecall.io.store import RecordKind
+from e2ecall.protocol import ratchet
 from e2ecall.protocol.messages import PayloadKind
 from e2ecall.protocol.peerstore import peer_from_bytes
 from relay.wire.names import Address
@@ -95,6 +96,21 @@ async def test_restored_backup(tmp_path):
         assert (await bob.receive(await alice.send(bob, b"readable"))).payload.body == b"readable"
         await bob.send(alice, b"more")
         assert place.fetches == before + 1
+
+
+async def test_more_lost_than_can_be_skipped(tmp_path, monkeypatch):
+    """SESSION-02, RATCHET-08: who missed too many messages begins anew, and is not deaf for ever."""
+    monkeypatch.setattr(ratchet, "MAX_SKIP", 4)
+    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
+        await introduce(alice, bob)
+        for _ in range(5):
+            await alice.send(bob, b"lost")
+        place.now += HOUR
+        with pytest.raises(RemoteProtocolError) as caught:
+            await bob.receive(await alice.send(bob, b"too far ahead"))
+        assert caught.value.reason is Reason.TOO_MANY_SKIPPED
+        await alice.receive(await bob.send(alice, b"I missed a lot"))
+        assert (await bob.receive(await alice.send(bob, b"readable"))).payload.body == b"readable"
 
 
 async def test_silent_foreign_relay(tmp_path):
