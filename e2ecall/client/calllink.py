@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 
 from e2ecall.client.sessions import Body, Sealed, Sessions
 from e2ecall.crypto.random import generate_bytes, generate_secret
-from e2ecall.errors import E2ECallError, MediaError, RemoteProtocolError
+from e2ecall.errors import E2ECallError, MediaError, NotReachableError, RemoteProtocolError
 from e2ecall.io.connection import RelayConnection
 from e2ecall.io.endpoint import RelayEndpoint
 from e2ecall.io.line import Line
@@ -89,8 +89,11 @@ class AnonymousLine:
         """Ask for the prekeys of somebody's device.
 
         Raises:
-            NotReachableError: no such user, or not for us.
+            NotReachableError: no such user, or not for us; or this is not their relay.
         """
+        if address.relay != self._line.endpoint.name:
+            # IDENTITY-17: as when a call is answered, which goes through the callee's relay.
+            raise NotReachableError("prekeys have to come from the relay in the address")
         reply = await self._line.request(FetchBundle(address.username, None, token), Bundle)
         return reply.bundle
 

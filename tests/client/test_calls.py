@@ -191,6 +191,17 @@ async def test_exchanges_that_end_and_begin_at_once_are_both_counted(people):
         assert guard.rung == (first, second)
 
 
+async def test_prekeys_come_from_the_relay_in_the_address(people):
+    """IDENTITY-17, IDENTITY-11: the callee's relay is not asked for a caller of another relay."""
+    async with people() as (alice, bob):
+        here = Address.parse(bob.address)
+        link = await alice._services.open_link(here, at=alice._services.endpoint)
+        assert (await link.fetch_bundle(here, None)).device_id == 1
+        with pytest.raises(e2ecall.NotReachableError, match="relay in the address"):
+            await link.fetch_bundle(Address(here.username, "elsewhere.example"), None)
+        link.close()
+
+
 async def test_calls_that_find_the_line_busy_are_answered_few_at_a_time(people):
     """CALL-18: a flood of Offers makes four connections at a time, not one for each."""
     async with people() as (alice, bob):

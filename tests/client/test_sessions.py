@@ -99,7 +99,7 @@ async def test_restored_backup(tmp_path):
 
 
 async def test_more_lost_than_can_be_skipped(tmp_path, monkeypatch):
-    """SESSION-02, RATCHET-08: who missed too many messages begins anew, and is not deaf for ever."""
+    """SESSION-02, RATCHET-08: who missed too many messages begins anew, and is not deaf."""
     monkeypatch.setattr(ratchet, "MAX_SKIP", 4)
     async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
         await introduce(alice, bob)
