@@ -4,7 +4,8 @@
 - `anyio_backend` runs every test marked ``anyio`` on trio and on asyncio.
 - What a test needs beyond the Python packages it asks for with ``@pytest.mark.system("prog")``,
   or with the fixtures `require_program` and `vectors_dir`. Where it is missing the test is
-  skipped, and with ``E2ECALL_REQUIRE_SYSTEM=1`` it fails.
+  skipped, and with ``E2ECALL_REQUIRE_SYSTEM=1`` it fails. With ``namespaces=True`` a test needs
+  network namespaces too: who is not root skips it in any case.
 - Tests see neither the settings nor the home folder of whoever runs them.
 
 Warnings are errors by the settings of pytest in pyproject.toml.
@@ -20,6 +21,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -54,10 +56,20 @@ def _program(name: str) -> Path:
     return Path(found)
 
 
+def _namespaces() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make network namespaces")
+    attempt = ["unshare", "--net", "test", "-c", "/dev/net/tun"]
+    if subprocess.run(attempt, check=False, capture_output=True).returncode:
+        _missing("this machine lets nobody make network namespaces with TUN devices")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("system"):
         for name in marker.args:
             _program(name)
+        if marker.kwargs.get("namespaces"):
+            _namespaces()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from anyio.streams.tls import TLSListener, TLSStream
 from msgspec.structs import replace
 
 from relay.wire.messages import Binding, Done, ErrorCode
-from tests.integration.test_tls import LOOPBACK, Authority
+from tests.integration.authority import Authority, ip_name
 from tests.relay.conftest import Identity, wire
 
 pytestmark = pytest.mark.trio
@@ -62,7 +62,7 @@ def believed(start_relay, tmp_path):
     folders = [tmp_path / "relay", tmp_path / "double"]
     for folder in folders:
         folder.mkdir()
-    arguments, _ = [authority.issue(folder, LOOPBACK) for folder in folders]
+    arguments, _ = [authority.issue(folder, ip_name("127.0.0.1")) for folder in folders]
     trusted = ssl.create_default_context(cafile=authority.save(tmp_path / "ca.pem"))
     relay = start_relay(*arguments)
     yield relay, folders[1], trusted

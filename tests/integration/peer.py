@@ -1,6 +1,6 @@
 """A person in a process of its own: commands come in on stdin, events go out, as lines of JSON.
 
-    python -m tests.integration.peer BACKEND STORE RELAY
+    python -m tests.integration.peer BACKEND STORE RELAY [CA]
 
 Commands: ``{"do": "register", "name": ...}``, ``message`` (to, text), ``call`` (to, video),
 ``accept`` (video), ``decline``, ``hangup``, ``stats``. Each is answered by ``done`` or ``error``;
@@ -84,10 +84,10 @@ class Peer:
             say("done", **(answer or {}))
 
 
-async def main(store, relay):
+async def main(store, relay, ca=None):
     try:
         async with (
-            e2ecall.Client.open(store, passphrase="of a peer", relay=relay) as client,
+            e2ecall.Client.open(store, passphrase="of a peer", relay=relay, ca=ca) as client,
             anyio.create_task_group() as tasks,
         ):
             peer = Peer(client, tasks)

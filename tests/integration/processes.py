@@ -57,12 +57,11 @@ class PeerProcess:
 
 
 @asynccontextmanager
-async def peer_process(backend, store, relay_url):
-    """Run a peer on trio or asyncio for the length of the block."""
-    command = [sys.executable, "-W", "error", "-m", "tests.integration.peer"]
-    process = await anyio.open_process(
-        [*command, backend, str(store), relay_url], stdin=subprocess.PIPE, stderr=None
-    )
+async def peer_process(backend, store, relay_url, *, ca=None, inside=()):
+    """Run a peer on trio or asyncio for the length of the block, by the command ``inside``."""
+    command = [*inside, sys.executable, "-W", "error", "-m", "tests.integration.peer"]
+    arguments = [backend, str(store), relay_url, *([] if ca is None else [str(ca)])]
+    process = await anyio.open_process([*command, *arguments], stdin=subprocess.PIPE, stderr=None)
     try:
         yield PeerProcess(process)
     finally:

@@ -1,0 +1,58 @@
+"""One direction of a bad link: when each packet comes out, or that it does not. Sans-I/O.
+
+A link has a bottleneck with a queue, then a way that takes time and loses packets. The chances are
+drawn from a seeded generator, three for each packet whatever happens to it, so that the fate of
+packet number n depends on the seed and the conditions alone, not on when it was sent.
+"""
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Times in seconds, chances from 0 to 1; the defaults are a perfect link.
+
+    ``jitter`` is added to ``delay``, uniformly from 0 up, and keeps the order; a share ``reorder``
+    of the packets takes neither ``delay`` nor ``jitter`` and overtakes the others. ``rate`` is in
+    bits a second, 0 for no limit; a packet that would wait longer than ``queue`` is dropped.
+    """
+
+    delay: float = 0.0
+    jitter: float = 0.0
+    loss: float = 0.0
+    reorder: float = 0.0
+    rate: int = 0
+    queue: float = 0.2
+    outage: bool = False
+
+
+class Link:
+    """Takes the packets of one direction in the order in which they are sent."""
+
+    def __init__(self, seed: str, conditions: Conditions | None = None) -> None:
+        self.conditions = conditions or Conditions()
+        self.taken = self.lost = self.overflowed = self.bytes = 0
+        self._chances = random.Random(seed)
+        self._free = self._latest = 0.0
+
+    def send(self, size: int, now: float) -> float | None:
+        """Return the time at which a packet of ``size`` bytes comes out, or None if it is lost."""
+        about = self.conditions
+        lost, overtakes, late = (self._chances.random() for _ in range(3))
+        self.taken += 1
+        leaves = now
+        if about.rate:
+            # What is lost on the way behind the bottleneck has taken its time in it.
+            if self._free - now > about.queue:
+                self.overflowed += 1
+                return None
+            leaves = self._free = max(now, self._free) + size * 8 / about.rate
+        if about.outage or lost < about.loss:
+            self.lost += 1
+            return None
+        self.bytes += size
+        if overtakes < about.reorder:
+            return leaves
+        self._latest = max(self._latest, leaves + about.delay + late * about.jitter)
+        return self._latest

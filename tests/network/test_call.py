@@ -1,0 +1,77 @@
+"""Calls between three hosts: nothing of the machine's own network is between them."""
+
+import anyio
+import pytest
+
+from tests.integration.people import PATIENCE
+from tests.network.bed import network, peers_on
+from tests.network.link import Conditions
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.system("ip", "nsenter", "unshare", namespaces=True),
+    pytest.mark.timeout(120),
+]
+
+
+@pytest.fixture
+def anyio_backend():
+    """Run the test on one event loop; it is the peers that have theirs."""
+    return "asyncio"
+
+
+async def talk(caller, callee):
+    """Place a call with sound and picture, and wait until both ends are connected."""
+    assert (await caller.do("call", to=callee.address))["event"] == "done"
+    await callee.event("incoming")
+    assert (await callee.do("accept"))["event"] == "done"
+    for one in (caller, callee):
+        await one.event("Connected")
+
+
+async def decoded(peer, sound, picture):
+    """Wait until a peer decoded as many frames of both streams."""
+    with anyio.fail_after(PATIENCE):
+        while True:
+            frames = (await peer.do("stats"))["frames"]
+            if frames[0] >= sound and frames[1] >= picture:
+                return
+            await anyio.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("backend", "conditions"),
+    [
+        pytest.param("trio", Conditions(delay=0.025), id="100ms"),
+        pytest.param("asyncio", Conditions(0.05, jitter=0.02, reorder=0.02), id="reordered"),
+        pytest.param("trio", Conditions(delay=0.01, loss=0.05), id="lossy"),
+    ],
+)
+async def test_a_call_over_a_bad_network(tmp_path, backend, conditions):
+    """Caller, relay and callee on three hosts: both ends hear and see each other, and hang up."""
+    async with network() as hosts:
+        for host in ("caller", "callee"):
+            await hosts.shape(host, up=conditions, down=conditions)
+        async with peers_on(hosts, tmp_path, backend) as (caller, callee):
+            await talk(caller, callee)
+            await decoded(caller, 100, 40)
+            await decoded(callee, 100, 40)
+            await caller.do("hangup")
+            ended = await callee.event("Ended")
+            assert (ended["reason"], ended["by_peer"]) == ("hangup", True)
+            counts = await hosts.counts()
+            # Whatever one end sent to the other went through the relay.
+            assert counts["relay"]["down"]["taken"] >= counts["caller"]["up"]["taken"] * 0.8
+
+
+async def test_a_call_outlives_an_outage(tmp_path):
+    """After two seconds in which nothing gets through, sound and picture go on."""
+    async with network() as hosts, peers_on(hosts, tmp_path, "asyncio") as peers:
+        caller, callee = peers
+        await talk(caller, callee)
+        await decoded(callee, 50, 20)
+        await hosts.outage("callee", 2.0)
+        sound, picture = (await callee.do("stats"))["frames"]
+        await decoded(callee, sound + 50, picture + 20)
+        await callee.do("hangup")
+        await caller.event("Ended")

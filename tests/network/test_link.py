@@ -1,0 +1,65 @@
+"""The model of a link, packet by packet with a given clock."""
+
+import pytest
+
+from tests.network.link import Conditions, Link
+
+
+def sent(conditions, count=2_000, *, interval=0.01, size=1_000, seed="s"):
+    link = Link(seed, conditions)
+    return link, [link.send(size, number * interval) for number in range(count)]
+
+
+def test_a_perfect_link_changes_nothing():
+    """Packets come out as they go in."""
+    assert sent(Conditions())[1] == [number * 0.01 for number in range(2_000)]
+
+
+def test_delay_and_jitter_keep_the_order():
+    """Every packet is late by the delay and up to the jitter, and none overtakes another."""
+    _, out = sent(Conditions(delay=0.05, jitter=0.03))
+    late = [at - number * 0.01 for number, at in enumerate(out)]
+    assert min(late) >= 0.05
+    assert max(late) <= 0.08
+    assert sum(late) / len(late) > 0.06
+    assert out == sorted(out)
+
+
+@pytest.mark.parametrize("loss", [0.02, 0.05, 0.1, 0.2])
+def test_loss_is_the_share_asked_for(loss):
+    """The share of lost packets is within four standard deviations of what was asked for."""
+    link, out = sent(Conditions(loss=loss))
+    assert link.lost == out.count(None)
+    assert out.count(None) / 2_000 == pytest.approx(
+        loss, abs=4 * (loss * (1 - loss) / 2_000) ** 0.5
+    )
+
+
+def test_the_fate_of_a_packet_depends_on_the_seed_only():
+    """The same packets are lost again, however fast they are sent; with another seed others."""
+    lost = [out is None for out in sent(Conditions(loss=0.1))[1]]
+    assert [out is None for out in sent(Conditions(loss=0.1), interval=0.5)[1]] == lost
+    assert [out is None for out in sent(Conditions(loss=0.1), seed="t")[1]] != lost
+
+
+def test_reordered_packets_overtake():
+    """The share asked for arrives before packets that were sent earlier."""
+    _, out = sent(Conditions(delay=0.05, reorder=0.1))
+    early = sum(at < number * 0.01 + 0.05 for number, at in enumerate(out))
+    assert 150 < early < 250
+    assert out != sorted(out)
+
+
+def test_a_bottleneck_has_its_rate_and_its_queue():
+    """At twice the rate half of the packets get through, late by the queue at most."""
+    link, out = sent(Conditions(rate=400_000, queue=0.2))
+    through = [at for at in out if at is not None]
+    assert len(through) * 8_000 / through[-1] == pytest.approx(400_000, rel=0.02)
+    assert link.overflowed == 2_000 - len(through)
+    late = max(at - number * 0.01 for number, at in enumerate(out) if at is not None)
+    assert 0.2 <= late <= 0.2 + 2 * 0.02
+
+
+def test_an_outage_lets_nothing_through():
+    """While it lasts every packet is lost."""
+    assert set(sent(Conditions(outage=True), 100)[1]) == {None}
