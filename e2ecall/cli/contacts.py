@@ -14,6 +14,7 @@ def contacts(*, options: Options = DEFAULT) -> None:
             mark = "verified    " if contact.verified else "not verified"
             notes = "  (another identity was seen: e2ecall verify)" * contact.identity_changed
             notes += "  (blocked)" * contact.blocked
+            notes += "  (a request: you never wrote to or called them)" * contact.is_request
             output.tell(
                 f"{mark}  {contact.address}{notes}",
                 "contact",
@@ -21,6 +22,7 @@ def contacts(*, options: Options = DEFAULT) -> None:
                 verified=contact.verified,
                 identity_changed=contact.identity_changed,
                 blocked=contact.blocked,
+                is_request=contact.is_request,
             )
 
     run(access.open, show)

@@ -17,6 +17,7 @@ from e2ecall.cli.block import block, unblock
 from e2ecall.cli.call import call
 from e2ecall.cli.change_passphrase import passphrase
 from e2ecall.cli.contacts import contacts
+from e2ecall.cli.invite import accept, invite
 from e2ecall.cli.listen import listen
 from e2ecall.cli.message import message
 from e2ecall.cli.moving import devices, export, import_
@@ -44,6 +45,8 @@ _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     listen,
     message,
     contacts,
+    invite,
+    accept,
     verify,
     block,
     unblock,

@@ -20,7 +20,11 @@ _MEANINGS: Final = {
 
 
 def policy(
-    who: Literal["everyone", "contacts", "nobody"], /, *, options: Options = DEFAULT
+    who: Literal["everyone", "contacts", "nobody"],
+    /,
+    *,
+    first_call: Literal["rings", "waits"] = "rings",
+    options: Options = DEFAULT,
 ) -> None:
     """Choose who can call you and send you messages.
 
@@ -29,11 +33,14 @@ def policy(
     who
         everyone, as it is for a new account; contacts: people you called, answered or wrote to; or
         nobody.
+    first_call
+        With everyone: whether the call of somebody whom you never called or wrote to rings, or
+        waits as a request among your contacts.
     """
     access, output = options.access(), options.output()
 
     async def choose(me: Client) -> None:
-        await me.set_policy(_POLICIES[who])
+        await me.set_policy(_POLICIES[who], strangers_ring=first_call == "rings")
         output.tell(_MEANINGS[who], "policy", policy=who)
 
     run(access.open, choose)

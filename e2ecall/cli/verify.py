@@ -1,13 +1,12 @@
 """``e2ecall verify``: compare identities with somebody, by digits or by QR code."""
 
-import io
 from typing import Annotated
 
-import segno
 from cyclopts import Parameter
 
 from e2ecall.cli.options import DEFAULT, Options
 from e2ecall.cli.output import Output
+from e2ecall.cli.qr import picture
 from e2ecall.cli.running import run
 from e2ecall.client import Client
 from e2ecall.errors import LocalProtocolError
@@ -62,7 +61,7 @@ def _show(me: Client, name: str, output: Output) -> None:
     theirs, ours, code = me.fingerprint(name), me.fingerprint(), me.verification_code(name)
     changed = me.changed_fingerprint(name)
     text = f"{name} has, as you know them:\n{_in_lines(theirs)}\n"
-    text += f"You have:\n{_in_lines(ours)}\n\n{_picture(code)}\n{code}"
+    text += f"You have:\n{_in_lines(ours)}\n\n{picture(code)}\n{code}"
     if changed is not None:
         text += (
             f"\n\nThe relay of {name} shows another identity:\n{_in_lines(changed)}\n"
@@ -83,10 +82,3 @@ def _in_lines(fingerprint: str) -> str:
     """Return the digits in three lines of four groups."""
     groups = fingerprint.split()
     return "\n".join("    " + " ".join(groups[n : n + 4]) for n in range(0, len(groups), 4))
-
-
-def _picture(code: str) -> str:
-    """Return the QR code in half blocks, for a terminal of light text on a dark ground."""
-    drawn = io.StringIO()
-    segno.make(code, micro=False, error="l").terminal(drawn, compact=True)
-    return drawn.getvalue()

@@ -46,6 +46,7 @@ _PENDING: Final = b"pending"
 _UNPUBLISHED: Final = b"unpublished"
 _ENROLLING: Final = b"enrolling"
 _POLICY: Final = b"policy"
+_STRANGERS_WAIT: Final = b"strangers wait"
 
 
 class Account:
@@ -137,9 +138,21 @@ class Account:
             await self._store.write([Change(RecordKind.ACCOUNT, _PENDING, local.to_bytes())])
         self._pending, self._enrolling, self._code = True, False, code
 
-    async def remember_policy(self, policy: Policy) -> None:
-        """Store what the relay was told, for an export."""
-        await self._store.write([Change(RecordKind.ACCOUNT, _POLICY, encode_stored(policy))])
+    @property
+    def strangers_ring(self) -> bool:
+        """REACH-06: whether a first call rings; else it waits as a request."""
+        waits = self._store.get(RecordKind.ACCOUNT, _STRANGERS_WAIT) is not None
+        return self.policy is Policy.EVERYONE and not waits
+
+    async def remember_policy(self, policy: Policy, *, strangers_ring: bool = True) -> None:
+        """Store what the relay was told, and whether strangers ring."""
+        waits = None if strangers_ring else encode_stored(True)
+        await self._store.write(
+            [
+                Change(RecordKind.ACCOUNT, _POLICY, encode_stored(policy)),
+                Change(RecordKind.ACCOUNT, _STRANGERS_WAIT, waits),
+            ]
+        )
 
     async def begin_import(self, moved: ExportedAccount, with_it: list[Change]) -> None:
         """Store an imported identity and the keys of a new device, before the relay hears of it.

@@ -117,7 +117,7 @@ class Calls:
         try:
             if not isinstance(message, Offer):
                 self._take_other(opened, message)
-            elif opened.proven:  # a stranger's claim to a name does not ring
+            elif self._rings(opened):
                 self._take_offer(opened, message, home)
         except RemoteProtocolError as error:
             _log.info("an offer was refused: %s", error.reason)
@@ -204,6 +204,12 @@ class Calls:
         call = self._live
         if call is not None and call.peer == str(opened.peer):
             call.receive(message)
+
+    def _rings(self, opened: Opened) -> bool:
+        """Tell whether calls of this person ring: never those of who only claims a name."""
+        services = self._services
+        known = not services.sessions.contacts.get(opened.peer).is_stranger
+        return opened.proven and (known or services.account.strangers_ring)
 
     def _take_offer(self, opened: Opened, offer: Offer, home: Home) -> None:
         machine = protocol.Call.incoming(

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import anyio
 import anyio.to_thread
@@ -30,6 +30,7 @@ from e2ecall.errors import E2ECallError, LocalProtocolError, RelayError
 from e2ecall.io.endpoint import RelayEndpoint, tls_context
 from e2ecall.io.store import Store
 from e2ecall.protocol.account_export import generate_export, open_export
+from e2ecall.protocol.invitation import InvitationLink
 from e2ecall.protocol.messages import PayloadKind, encode_text
 from e2ecall.secret import Secret
 from relay.wire.codes import read_code
@@ -40,6 +41,8 @@ from relay.wire.names import Address
 if TYPE_CHECKING:
     from e2ecall.media.sinks import Sink
     from e2ecall.media.sources import AudioSource, VideoSource
+
+MAX_INVITATION_DAYS: Final = 30
 
 
 class Client:
@@ -154,11 +157,14 @@ class Client:
                 await account.abandon_registration()
             raise
 
-    async def set_policy(self, policy: Policy) -> None:
-        """Choose who can reach this account: everyone, contacts only, or nobody."""
+    async def set_policy(self, policy: Policy, *, strangers_ring: bool = True) -> None:
+        """Choose who can reach this account: everyone, contacts only, or nobody.
+
+        Without ``strangers_ring`` a first call does not ring; the caller is seen in `contacts`.
+        """
         await self._home.publish_tokens()
         await self._home.line.request(SetPolicy(policy), Done)
-        await self._services.account.remember_policy(policy)
+        await self._services.account.remember_policy(policy, strangers_ring=strangers_ring)
 
     @property
     def is_importing(self) -> bool:
@@ -270,6 +276,46 @@ class Client:
             LocalProtocolError: no other identity was seen, or it has another fingerprint.
         """
         await self._people.accept_identity(self._parse(peer), fingerprint)
+
+    async def invite(self, *, days: int = 7) -> str:
+        """Return a link that lets one person reach this account, whatever its policy but nobody.
+
+        Whoever uses it first becomes a contact; it is worth nothing then, or after so many days.
+
+        Raises:
+            LocalProtocolError: not 1 to 30 days, or too many invitations are open.
+            ConnectionFailedError: the relay cannot be told; ask again.
+        """
+        if not 1 <= days <= MAX_INVITATION_DAYS:
+            raise LocalProtocolError(f"an invitation lasts 1 to {MAX_INVITATION_DAYS} days")
+        link = await self._services.sessions.invite(days * 86_400)
+        await self._home.publish_tokens()
+        return link.encode()
+
+    async def accept_invitation(self, link: str) -> str:
+        """Take an invitation up and return the address; it makes both sides each other's contacts.
+
+        The identity in the link is pinned: another one is never talked to.
+
+        Raises:
+            LocalProtocolError: no invitation, an expired one, or one's own.
+            NotReachableError: somebody else has used it, or it was withdrawn.
+            IdentityChangedError: the person is known, or shown by their relay, as somebody else.
+            ConnectionFailedError: their relay cannot be reached.
+        """
+        invitation = InvitationLink.decode(link)
+        address, sessions = self._parse(str(invitation.address)), self._services.sessions
+        await sessions.begin_invited(invitation)
+        async with self._services.anonymous_line(address) as line:
+            sealed = await sessions.seal(
+                address,
+                PayloadKind.INTRODUCTION,
+                invitation.token,
+                fetch=line.fetch_bundle,
+                give_token=True,
+            )
+            await line.deliver(sealed, None)
+        return str(address)
 
     async def block(self, peer: str) -> None:
         """Refuse messages and calls of this person, who does not learn of it.

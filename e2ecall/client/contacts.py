@@ -4,7 +4,6 @@ A contact is one address. It holds no keys of sessions: those are `e2ecall.clien
 """
 
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Annotated, Final, Self
 
 from msgspec import Meta, Struct
@@ -15,7 +14,7 @@ from e2ecall.crypto.random import generate_secret
 from e2ecall.io.store import Change, RecordKind, Store
 from e2ecall.protocol.account_export import ExportedContact
 from e2ecall.protocol.encoding import decode_stored, encode_stored
-from relay.wire.limits import MAX_BUNDLE_FIELDS, TOKEN_BYTES
+from relay.wire.limits import TOKEN_BYTES
 from relay.wire.messages import Token
 from relay.wire.names import Address
 from relay.wire.records import AddressText, Key32, UnixSeconds
@@ -28,13 +27,15 @@ class Contact:
     """Somebody this account knows; ``verified`` after a code or fingerprints were compared.
 
     ``identity_changed``: the relay of this person vouched for another identity than the known one.
-    Nothing was sent to that one; only the user takes the mark away (IDENTITY-14).
+    Nothing was sent to that one; only the user takes the mark away (IDENTITY-14). ``is_request``:
+    they wrote or called, and the user never did, nor decided about them.
     """
 
     address: str
     verified: bool
     identity_changed: bool = False
     blocked: bool = False
+    is_request: bool = False
 
 
 class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -111,15 +112,6 @@ class Contacts:
     def all(self) -> tuple[ContactRecord, ...]:
         """Return all contacts in the order of their addresses."""
         return tuple(self._records.all().values())
-
-    def token_hashes(self) -> tuple[bytes, ...]:
-        """Return what the relay needs to recognise the tokens that contacts were given.
-
-        WIRE-21: the relay keeps 128; who was heard of least lately has to be a stranger again.
-        """
-        latest = sorted(self.all(), key=lambda record: record.used, reverse=True)
-        tokens = [record.given_token for record in latest if record.given_token is not None]
-        return tuple(sha256(token).digest() for token in tokens[:MAX_BUNDLE_FIELDS])
 
     def is_verified(self, address: Address, identity_key: bytes) -> bool:
         """Tell whether exactly this identity was verified for this address."""

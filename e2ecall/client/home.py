@@ -17,10 +17,14 @@ from e2ecall.errors import E2ECallError, LocalProtocolError, RemoteProtocolError
 from e2ecall.io.connection import RelayConnection
 from e2ecall.io.line import Line
 from e2ecall.protocol.messages import CallMessage, PayloadKind, decode_call_message
-from relay.wire.messages import Deliver, Done, PutTokens
+from relay.wire.messages import Deliver, Done, PutInvitations, PutTokens
 
 MAINTENANCE_INTERVAL: Final = 3600.0
 """Seconds between looks at prekeys, certificate and device list."""
+
+FIRST_TOKEN_PATIENCE: Final = 2.0
+"""Seconds for which a message waits that gives somebody a first token: one own relay that is out of
+reach must not keep a user from people elsewhere."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class Home:
         self._on_end = on_end
         self._line: Line | None = None
         self._is_low = False
+        self._publishing = anyio.Lock()
 
     @property
     def line(self) -> Line:
@@ -83,13 +88,32 @@ class Home:
         )
         await self._services.tasks.start(line.run)
         self._line = line
+        self._services.sessions.publish_token = self._publish_first
         self._services.tasks.start_soon(self._maintain, line)
         self._services.tasks.start_soon(self._watch, line)
 
     async def publish_tokens(self) -> None:
-        """Tell the relay which delivery tokens contacts were given."""
-        hashes = self._services.sessions.contacts.token_hashes()
-        await self.line.request(PutTokens(hashes), Done)
+        """Tell the relay which delivery tokens are good: of contacts, and of invitations."""
+        sessions = self._services.sessions
+        await sessions.rotate_tokens()
+        # In this order: who took an invitation up is never without a token.
+        await self._put_tokens()
+        await self.line.request(PutInvitations(sessions.reach.invitations()), Done)
+        await sessions.tokens_published()
+
+    async def _put_tokens(self) -> None:
+        async with self._publishing:  # an older set must not come after a newer one
+            hashes = self._services.sessions.reach.token_hashes()
+            await self.line.request(PutTokens(hashes), Done)
+
+    async def _publish_first(self) -> None:
+        """Have the relay learn a first token before the contact does, if it answers at all."""
+        with anyio.move_on_after(FIRST_TOKEN_PATIENCE):
+            try:
+                await self._put_tokens()
+            except E2ECallError as error:
+                # Without its text, which may name somebody; `_maintain` publishes it later.
+                _log.warning("a token could not be published: %s", type(error).__name__)
 
     async def _prepare(self, connection: RelayConnection) -> None:
         await self._services.sessions.trust_relay(connection.endpoint, connection.hello)
@@ -101,6 +125,7 @@ class Home:
             opened = await self._services.sessions.open(delivery.envelope)
             if opened.payload.kind is PayloadKind.TEXT:
                 self._inbox.notify()
+            if opened.payload.kind is not PayloadKind.CALL:
                 return
             message = decode_call_message(opened.payload.body)
         except StoreError:

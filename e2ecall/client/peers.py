@@ -132,7 +132,8 @@ def _surplus(peers: list[PeerState], room: int) -> list[PeerState]:
 
 def _forgotten(peer: PeerState) -> list[Change]:
     key = str(peer.address).encode()
-    return [Change(RecordKind.PEER, key, None), Change(RecordKind.CONTACT, key, None)]
+    kinds = (RecordKind.PEER, RecordKind.CONTACT, RecordKind.REACH)
+    return [Change(kind, key, None) for kind in kinds]
 
 
 def _request_key(address: Address, identity_key: bytes) -> bytes:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from e2ecall.client.account import Account
 from e2ecall.client.contacts import Contact, ContactRecord
+from e2ecall.client.reach import forgotten
 from e2ecall.client.sessions import Sessions
 from e2ecall.errors import LocalProtocolError
 from e2ecall.io.store import Change, RecordKind, Store
@@ -93,6 +94,7 @@ class People:
                 [
                     Change(RecordKind.PEER, key, None),
                     Change(RecordKind.GUARD, key, None),
+                    forgotten(address),
                     accepted.change(),
                 ]
             )
@@ -107,7 +109,8 @@ class People:
             record = replace(self._contacts.get(address), blocked=blocked)
             if blocked:
                 record = replace(record, given_token=None)
-            await self._write(record)
+            # REACH-05: both tokens, and no rotation brings one back.
+            await self._store.write([record.change(), *[forgotten(address)] * blocked])
         self._sessions.tell_tokens_changed()
 
     async def forget(self, address: Address) -> None:
@@ -120,14 +123,20 @@ class People:
             if self._contacts.find(address) is None:
                 raise LocalProtocolError(f"{address} is not among your contacts")
             key = str(address).encode()
-            kinds = (RecordKind.CONTACT, RecordKind.PEER, RecordKind.GUARD)
+            kinds = (RecordKind.CONTACT, RecordKind.PEER, RecordKind.GUARD, RecordKind.REACH)
             await self._store.write([Change(kind, key, None) for kind in kinds])
         self._sessions.tell_tokens_changed()
 
     def _shown(self, record: ContactRecord) -> Contact:
         known = self._sessions.identity_key(Address.parse(record.address))
         verified = record.verified_identity is not None and record.verified_identity == known
-        return Contact(record.address, verified, record.identity_changed, record.blocked)
+        return Contact(
+            record.address,
+            verified,
+            record.identity_changed,
+            record.blocked,
+            record.is_stranger,
+        )
 
     def _known(self, address: Address) -> bytes:
         known = self._sessions.identity_key(address)

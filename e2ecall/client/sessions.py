@@ -13,12 +13,14 @@ from dataclasses import replace as replace_peer
 from typing import Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 from msgspec.structs import replace
 
 from e2ecall.client.account import Account, check_relay_name
 from e2ecall.client.contacts import ContactRecord, Contacts, generate_token
 from e2ecall.client.inbox import Standing, arrival
 from e2ecall.client.peers import Peers
+from e2ecall.client.reach import Reach, Told
 from e2ecall.errors import (
     IdentityChangedError,
     LocalProtocolError,
@@ -33,6 +35,8 @@ from e2ecall.protocol.bundle import verify_bundle
 from e2ecall.protocol.callkeys import Party
 from e2ecall.protocol.encoding import decode_remote
 from e2ecall.protocol.handshake import is_proven
+from e2ecall.protocol.identity import fingerprint
+from e2ecall.protocol.invitation import InvitationLink
 from e2ecall.protocol.messages import (
     Payload,
     PayloadKind,
@@ -114,6 +118,9 @@ class Sessions:
         self._fetching: dict[Address, anyio.Lock] = {}
         self._undecryptable: set[Address] = set()
         self.contacts = Contacts(store)
+        self.reach = Reach(store, self.contacts)
+        self.publish_token: Callable[[], Awaitable[None]] = checkpoint
+        """Has the own relay learn of a first token, before its envelope leaves (REACH-04)."""
         self._peers = Peers(store, self.contacts)
         self.tokens_changed = anyio.Event()
         """Set when a new delivery token was given out, which the own relay has to learn."""
@@ -214,7 +221,12 @@ class Sessions:
         """
         await self.ensure(address, fetch=fetch)
         async with self._lock:
-            return await self._seal(address, kind, body, give_token=give_token)
+            known = self.contacts.get(address).given_token
+            sealed = await self._seal(address, kind, body, give_token=give_token)
+            is_given = known is None and self.contacts.get(address).given_token is not None
+        if is_given:
+            await self.publish_token()
+        return sealed
 
     async def open(self, envelope: bytes) -> Opened:
         """Decrypt an envelope and store what follows from it; texts are stored too.
@@ -235,7 +247,13 @@ class Sessions:
             if contact.blocked:
                 raise RemoteProtocolError(Reason.BLOCKED)
             changes = self._peers.changes(peer)
-            if peer.proven and (updated := self._updated(contact, payload)) != contact:
+            updated = self._updated(contact, payload)
+            if payload.kind is PayloadKind.INTRODUCTION:
+                if not peer.proven:
+                    raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)
+                updated, used_up = self.reach.taken_up(payload.body, updated, now)
+                changes += used_up
+            if peer.proven and updated != contact:
                 changes.append(updated.change())
             if payload.kind is PayloadKind.TEXT:
                 waiting = self._store.all(RecordKind.INBOX)
@@ -250,6 +268,8 @@ class Sessions:
                     )
                 )
             await self._account.save_prekeys(received.prekeys, *changes)
+            if payload.kind is PayloadKind.INTRODUCTION:
+                self.tell_tokens_changed()
             if peer.proven:
                 self._undecryptable.discard(peer.address)
             ours, theirs = self._parties(peer, received.session_id)
@@ -261,6 +281,59 @@ class Sessions:
             changes = self._peers.expired(self._clock())
             if changes:
                 await self._store.write(changes)
+
+    # --- reach --------------------------------------------------------------------------------
+
+    async def rotate_tokens(self) -> None:
+        """REACH-03: draw new tokens for contacts whose newest is a week old."""
+
+        def heard(address: str) -> float:
+            peer = self._peers.get(Address.parse(address))
+            return -1 if peer is None else peer.heard
+
+        async with self._lock:
+            changes = self.reach.rotated(heard, self._clock())
+            if changes:
+                await self._store.write(changes)
+
+    async def tokens_published(self) -> None:
+        """REACH-04: note that the relay knows the tokens, so that contacts may be told."""
+        async with self._lock:
+            changes = self.reach.published()
+            if changes:
+                await self._store.write(changes)
+
+    async def invite(self, lifetime: int) -> InvitationLink:
+        """Store a new invitation that lasts for so many seconds, and return its link.
+
+        Raises:
+            LocalProtocolError: too many are open.
+        """
+        local = self._account.local
+        async with self._lock:
+            token, expires = generate_token(), int(self._clock()) + lifetime
+            await self._store.write(self.reach.invited(token, expires, self._clock()))
+        seen = fingerprint(local.address, local.identity.public)
+        return InvitationLink(local.address, token, expires, seen)
+
+    async def begin_invited(self, link: InvitationLink) -> None:
+        """REACH-09: pin the identity of an invitation and take its token.
+
+        Raises:
+            IdentityChangedError: the person is known with another identity.
+            LocalProtocolError: it has expired.
+        """
+        if self._clock() >= link.expires:
+            raise LocalProtocolError("this invitation has expired", hint="ask for a new one")
+        self.check_identity(link.address)
+        known = self.identity_key(link.address)
+        if known is not None and fingerprint(link.address, known) != link.fingerprint:
+            raise _changed(link.address)
+        async with self._lock:
+            contact, name = self.contacts.get(link.address), str(link.address)
+            pinned = replace(self.reach.get(name), fingerprint=link.fingerprint)
+            taken = replace(contact, token=link.token)
+            await self._store.write([taken.change(), pinned.change(name)])
 
     # --- receiving ----------------------------------------------------------------------------
 
@@ -317,6 +390,11 @@ class Sessions:
         """IDENTITY-15: before there is a session, hold on to what was accepted or imported."""
         pinned = self.contacts.get(address).pinned_identity
         if pinned not in (None, identity_key):
+            raise _changed(address)
+        # REACH-09 MUST: whoever gave the link is who it says, and nobody else.
+        invited = self.reach.get(str(address)).fingerprint
+        shown = None if identity_key is None else fingerprint(address, identity_key)
+        if invited is not None and shown != invited:
             raise _changed(address)
 
     def _updated(self, contact: ContactRecord, payload: Payload) -> ContactRecord:
@@ -394,9 +472,15 @@ class Sessions:
         if contact.told_key_id != prekeys.sealing_key.key_id:
             news = prekeys.sealing_key
             contact = replace(contact, told_key_id=news.key_id)
+        reach = self.reach.get(contact.address)
+        about_tokens: list[Change] = []
         if give_token and contact.given_token is None:
             token = generate_token()
             contact = replace(contact, given_token=token)
+            about_tokens.append(self.reach.given(contact, now))
+        elif reach.told is Told.PUBLISHED:
+            token = contact.given_token
+            about_tokens.append(replace(reach, told=Told.TOLD).change(contact.address))
         peer, envelope = protocol.seal(
             self._account.local,
             prekeys,
@@ -406,7 +490,7 @@ class Sessions:
             now=now,
         )
         contact = replace(contact, used=int(now))
-        await self._store.write([*self._peers.changes(peer), contact.change()])
+        await self._store.write([*self._peers.changes(peer), contact.change(), *about_tokens])
         if token is not None:
             self.tell_tokens_changed()
         return Sealed(address, peer.device_id, envelope, contact.token)

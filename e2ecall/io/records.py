@@ -38,6 +38,8 @@ class RecordKind(IntEnum):
     GUARD = 6
     INBOX = 7
     REQUEST = 8
+    REACH = 9
+    INVITATION = 10
 
 
 Records = dict[tuple[RecordKind, bytes], bytes]

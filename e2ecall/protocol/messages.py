@@ -130,6 +130,8 @@ class PayloadKind(IntEnum):
 
     CALL = 1
     TEXT = 2
+    INTRODUCTION = 3
+    """The delivery token of the invitation that the sender takes up."""
 
 
 class Payload(_Message, frozen=True):

@@ -17,6 +17,7 @@ from spec.vectors.generator.messages import call
 from spec.vectors.generator.notation import notation
 from spec.vectors.generator.pqxdh import pqxdh
 from spec.vectors.generator.prekeys import prekeys
+from spec.vectors.generator.reach import reach
 from spec.vectors.generator.sas import sas
 from spec.vectors.generator.sealing import sealing
 from spec.vectors.generator.sframe import sframe
@@ -36,6 +37,7 @@ CHAPTERS: tuple[Callable[[], VectorFile], ...] = (
     sas,
     sframe,
     wire,
+    reach,
     store,
     account,
 )

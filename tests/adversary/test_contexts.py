@@ -78,7 +78,7 @@ def test_unknown_kinds_of_payload():
     """R12, P6: a payload of a kind that does not exist is refused, not read as another."""
     fields = [1, 1, None, None, b"body"]
     assert decode_payload(encode(fields)).kind is PayloadKind.CALL
-    for kind in (0, 3, 255, None, "1", True):
+    for kind in (0, 4, 255, None, "1", True):
         with pytest.raises(RemoteProtocolError) as refused:
             decode_payload(encode([kind, *fields[1:]]))
         assert refused.value.reason is Reason.MALFORMED

@@ -42,7 +42,7 @@ WRONG = {
     "call": ("NAME", "e2ecall call --help"),
     "call bobby --seconds 0": ("--seconds", "e2ecall call --help"),
     "call bobby --audio missing.wav": ("missing.wav", "e2ecall call --help"),
-    "policy nobody": ("everyone", "e2ecall policy --help"),
+    "policy friends": ("everyone", "e2ecall policy --help"),
     "message bobby hello you": ("you", "e2ecall message --help"),
     "contacts --frobnicate": ("--frobnicate", "e2ecall contacts --help"),
 }

@@ -122,7 +122,7 @@ async def test_crowded_for_weeks(tmp_path):
 
 
 async def test_more_contacts_than_tokens(tmp_path):
-    """WIRE-21: of more contacts than the relay keeps tokens for the latest can reach us."""
+    """WIRE-21, REACH-02: of more contacts than the relay keeps tokens for the latest reach us."""
     async with devices(tmp_path, "bob") as (_, bob):
         records = [
             ContactRecord(
@@ -130,13 +130,13 @@ async def test_more_contacts_than_tokens(tmp_path):
             )
             for n in range(300)
         ]
-        before = bob.sessions.contacts.token_hashes()
+        before = bob.sessions.reach.token_hashes()
         await bob.store.write([record.change() for record in records])
-        hashes = bob.sessions.contacts.token_hashes()
+        hashes = bob.sessions.reach.token_hashes()
         assert len(hashes) == 128
         assert encode(PutTokens(hashes))
         await bob.store.write([replaced(records[0], used=300)])
-        assert hashes[0] != bob.sessions.contacts.token_hashes()[0]
+        assert hashes[0] != bob.sessions.reach.token_hashes()[0]
         assert not before
 
 

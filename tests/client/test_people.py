@@ -221,9 +221,9 @@ async def test_blocked(tmp_path):
     """P8, IDENTITY-16: from who is blocked nothing is taken and nothing changes; nothing goes."""
     async with acquainted(tmp_path) as (_, bob, carol):
         await people(bob).verify(carol.address, people(carol).fingerprint())
-        (before,) = bob.sessions.contacts.token_hashes()
+        (before,) = bob.sessions.reach.token_hashes()
         await people(bob).block(carol.address, blocked=True)
-        assert before not in bob.sessions.contacts.token_hashes()
+        assert before not in bob.sessions.reach.token_hashes()
         state = kept(bob)
         with pytest.raises(RemoteProtocolError) as caught:
             await bob.receive(await carol.send(bob, b"hello?"))
@@ -236,7 +236,7 @@ async def test_blocked(tmp_path):
         assert contact(bob, carol.address).verified
         assert (await bob.receive(await carol.send(bob, b"hello again"))).payload.body
         await carol.receive(await bob.send(carol, b"hello"))
-        assert before not in bob.sessions.contacts.token_hashes()
+        assert before not in bob.sessions.reach.token_hashes()
         assert carol.sessions.contacts.get(bob.address).token is not None
 
 

@@ -7,6 +7,7 @@ from msgspec import to_builtins
 from e2ecall.protocol import sframe
 from e2ecall.protocol import sframe_header as headers
 from e2ecall.protocol.encoding import decode_remote, parse_remote_address
+from e2ecall.protocol.invitation import InvitationLink
 from e2ecall.protocol.messages import Codec, Stream
 from e2ecall.protocol.sframe import SFrameReceiver, SFrameSender
 from relay.services import directory, policy, tickets
@@ -139,6 +140,24 @@ def reply_box(given: Given):
 @operation
 def token_hash(given: Given):
     return {"hash": policy.token_hash(given.hex("token"))}
+
+
+@operation
+def invitation(given: Given):
+    address = parse_remote_address(given["address"])
+    token, seen = given.hex("token"), given.hex("fingerprint")
+    return {"text": InvitationLink(address, token, given["expires"], seen).encode()}
+
+
+@operation
+def read_invitation(given: Given):
+    link = InvitationLink.decode(given["text"])
+    return {
+        "address": str(link.address),
+        "token": link.token,
+        "expires": link.expires,
+        "fingerprint": link.fingerprint,
+    }
 
 
 @operation

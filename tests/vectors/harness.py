@@ -45,6 +45,7 @@ LAYERS = {
     "ratchet": ("e2ecall.protocol.ratchet", "e2ecall.protocol.chains"),
     "sealing": ("e2ecall.protocol.sealing",),
     "call": ("e2ecall.protocol.call", "e2ecall.protocol.description"),
+    "reach": ("e2ecall.protocol.invitation",),
     "sas": ("e2ecall.protocol.sas", "e2ecall.protocol.verification"),
     "sframe": ("e2ecall.protocol.sframe",),
     "export": ("e2ecall.protocol.account_export",),

@@ -77,7 +77,7 @@ def _refused_payloads(file: VectorFile) -> None:
     good = enc([2, _MS, None, None, b"hello"])
     for name, data in {
         "of_kind_zero": enc([0, _MS, None, None, b"hello"]),
-        "of_kind_three": enc([3, _MS, None, None, b"hello"]),
+        "of_kind_four": enc([4, _MS, None, None, b"hello"]),
         "empty_body": enc([2, _MS, None, None, b""]),
         "body_too_long": enc([2, _MS, None, None, bytes(16_385)]),
         "body_as_string": enc([2, _MS, None, None, "hello"]),
