@@ -118,10 +118,12 @@ def open_socket_file(path: Path) -> Iterator[trio.SocketListener]:
                 f"cannot listen on {path}: {error.strerror or error}",
                 hint="operation.admin_socket names another place",
             ) from error
-        yield trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        try:
+            yield trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+        finally:
+            path.unlink(missing_ok=True)
     finally:
         sock.close()
-        path.unlink(missing_ok=True)
 
 
 def _bind(sock: socket.socket, path: Path) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import resource
 import signal
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from relay.config import Config, host_port, join_host_port
-from relay.errors import StorageError
+from relay.errors import OperatorError, StorageError
 from relay.io import turn
 from relay.io.admin import Admin, open_socket_file
 from relay.io.backends import open_backend
@@ -81,6 +81,7 @@ async def run(
     """
     _allow_descriptors()
     async with AsyncExitStack() as stack:
+        stack.enter_context(_told_plainly())
         folder = stack.enter_context(data_directory(Path(config.relay.data_dir)))
         key = relay_key(folder)
         readers = Readers()
@@ -135,6 +136,21 @@ async def run(
             await orders.drain.wait()
             await drain(node, signalling, orders, config.operation.drain_seconds)
             nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Take an operator's error out of the groups in which nurseries raise it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        told, others = group.split(OperatorError)
+        if told is None or others is not None:
+            raise
+        error: BaseException = told
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 async def _administer(

@@ -102,6 +102,18 @@ def test_refusals(arguments, text, tmp_path):
     assert text in refused(*arguments, cwd=tmp_path)
 
 
+def test_refusal_of_a_relay_that_had_begun(tmp_path):
+    """What turns out when the relay listens already is said in words as well; where its socket
+    cannot be, what is there stays.
+    """
+    taken = tmp_path / "file"
+    taken.write_text("of somebody else")
+    for place in (taken, taken / "admin.sock"):
+        environment = {"RELAY__OPERATION__ADMIN_SOCKET": str(place)}
+        assert "cannot listen on" in refused("serve", "--dev", environment=environment)
+    assert taken.read_text() == "of somebody else"
+
+
 @pytest.mark.parametrize(
     "arguments", [["serve", "--bogus"], ["bogus"], ["ticket"], ["ticket", "--count", "0"]]
 )

@@ -6,7 +6,6 @@ workers do not forward they hand over, and it is answered from here. It knows no
 """
 
 import logging
-import mmap
 import os
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from relay.errors import OperatorError
 from relay.io.datagram import EXPIRY_INTERVAL, MAX_DATAGRAM, Clock, open_socket, steady_clock
 from relay.io.media import tallies
 from relay.io.media.libc import IS_SUPPORTED, MSG_DONTWAIT
+from relay.io.media.memory import open_shared
 from relay.io.media.names import decode_name, name_length
 from relay.io.media.sharedroutes import SharedRoutes
 from relay.io.media.worker import READY, arguments
@@ -37,7 +37,7 @@ HANDOVER_BUFFER: Final = 1 << 20
 
 BATCH: Final = 64
 START_SECONDS: Final = 20.0
-"""A worker takes 0.1 s to start on an idle machine."""
+"""A worker takes 0.1 s to start on an idle machine; one that does not by then is ended."""
 
 MAX_RESTART_DELAY: Final = 2.0
 """Seconds between two starts of a worker that ends as soon as it has begun."""
@@ -52,6 +52,9 @@ _START: Final = (
     "from relay.io.media.worker import main; main()"
 )
 _ROOT: Final = str(Path(relay.__file__).parent.parent)
+
+_ENVIRONMENT: Final = ("LD_LIBRARY_PATH",)
+"""What an interpreter may need to start. The rest may hold the relay's configuration: secrets."""
 
 _TALLIED: Final = {
     tallies.MALFORMED: Drop.MALFORMED,
@@ -142,8 +145,10 @@ class _Worker:
         """Kill it, which loses nothing, and wait for that."""
         if self.handover is not None:
             self.handover.close()
-            os.close(self.lifeline)
             self.handover = None
+        if self.lifeline != -1:
+            os.close(self.lifeline)
+            self.lifeline = -1
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -170,9 +175,8 @@ class _Plane:
         places = [(listener, n) for listener, group in enumerate(groups) for n in range(len(group))]
         self.workers = [_Worker(*place, block) for block, place in enumerate(places)]
         size = tallies.BLOCK * len(self.workers)
-        self._counts_descriptor = os.memfd_create("e2ecall-counts", os.MFD_CLOEXEC)
-        os.ftruncate(self._counts_descriptor, size)
-        self._counts_memory = mmap.mmap(self._counts_descriptor, size)
+        shared = open_shared("e2ecall-counts", size, read_only=False)
+        self._counts_descriptor, self._counts_memory = shared
         self._counts = memoryview(self._counts_memory).cast("Q")
         self._collected = [0] * len(self._counts)
         for listener in range(len(groups)):
@@ -194,19 +198,22 @@ class _Plane:
         """
         is_ready, delay = False, 0.0
         while True:
-            began = trio.current_time()
-            handover = self._start(worker)
+            began, problem = trio.current_time(), None
             try:
-                await trio.lowlevel.wait_readable(handover)
-                if handover.recv(1) == READY:
+                handover = self._start(worker)
+                if await _becomes_ready(handover):
                     if not is_ready:
                         task_status.started()
                         is_ready = True
                     await self._take(worker.listener, handover)
+            except OSError as error:
+                # No descriptor or memory for a process: later there may be, and calls go on.
+                problem = error
             finally:
                 worker.end()
             if not is_ready:
-                raise OperatorError("a media worker ended while it started")
+                reason = f": {problem.strerror}" if problem is not None else ""
+                raise OperatorError(f"a media worker does not start{reason}") from problem
             self._core.counters.worker_restarts += 1
             _log.error("a media worker ended and is started anew")
             is_stable = trio.current_time() - began > STABLE_SECONDS
@@ -233,9 +240,9 @@ class _Plane:
 
     def _start(self, worker: _Worker) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        end, worker.lifeline = os.pipe()
         worker.handover = ours
         with theirs:
+            end, worker.lifeline = os.pipe()
             ours.setblocking(False)
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HANDOVER_BUFFER)
             sockets = [group[worker.number].fileno() for group in self._groups]
@@ -258,6 +265,7 @@ class _Plane:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(*shared, *sockets),
+                    env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ},
                 )
             finally:
                 os.close(end)
@@ -278,10 +286,11 @@ class _Plane:
                     return
                 if not message:
                     return
-                self._handle(now, listener, decode_name(message[:length]), message[length:])
+                self._handle(now, listener, message[:length], message[length:])
 
-    def _handle(self, now: float, listener: int, client: SocketAddress, datagram: bytes) -> None:
+    def _handle(self, now: float, listener: int, name: bytes, datagram: bytes) -> None:
         try:
+            client = decode_name(name)
             self._outlets.send(self._core.receive(now, (listener, client), datagram))
         except Exception:  # noqa: BLE001 - one client's datagram must not end everybody's calls
             self._core.counters.drops[Drop.INTERNAL] += 1
@@ -299,6 +308,13 @@ class _Plane:
         else:
             counters.packets_out += 1
             counters.bytes_out += len(data)
+
+
+async def _becomes_ready(handover: socket.socket) -> bool:
+    with trio.move_on_after(START_SECONDS):
+        await trio.lowlevel.wait_readable(handover)
+        return handover.recv(1) == READY
+    return False
 
 
 def _add(counters: Counters, added: Sequence[int]) -> None:

@@ -4,7 +4,6 @@ Only routes between UDP clients are in the table; others are for the control pro
 starts no worker.
 """
 
-import mmap
 import os
 import secrets
 import time
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from relay.io.datagram import Clock
+from relay.io.media.memory import open_shared
 from relay.io.media.names import encode_name
 from relay.io.media.routetable import RouteWriter, route_key, table_size
 from relay.turn.routes import Route, RouteKey
@@ -31,11 +31,11 @@ class SharedRoutes:
         self.records = records
         self._listeners = listeners
         # The table's times are those of the monotonic clock, which all processes have in common.
-        self._offset = clock() - time.monotonic()
+        # Read first, so that a pause in between makes routes end too early and not too late.
+        began = time.monotonic()
+        self._offset = clock() - began
         size = table_size(records)
-        self.descriptor = os.memfd_create("e2ecall-routes", os.MFD_CLOEXEC)
-        os.ftruncate(self.descriptor, size)
-        self._memory = mmap.mmap(self.descriptor, size)
+        self.descriptor, self._memory = open_shared("e2ecall-routes", size, read_only=True)
         self._writer = RouteWriter(self._memory, records, secrets.token_bytes(32))
         self._writer.set_rate(bandwidth)
 

@@ -1,7 +1,8 @@
 """What a worker counts, in memory that the control process reads (spec/turn.md TURN-60).
 
-``u64`` each, native byte order, in the order of `Tally`; the worker alone writes. Totals since the
-block was made: a worker that takes over from one that ended goes on where that stopped.
+``u64`` each, native byte order, in the order below; the worker alone writes, a word at a time, so
+that each is old or new whenever it is read. Totals since the block was made: a worker that takes
+over from one that ended goes on where that stopped.
 """
 
 import mmap

@@ -1,10 +1,14 @@
 """Workers as processes: what they load, how they end, and what is lost when one is killed."""
 
+import contextlib
+import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -16,7 +20,9 @@ import relay
 from relay.errors import OperatorError
 from relay.io.datagram import steady_clock
 from relay.io.media import plane as planes
+from relay.io.media.names import encode_name
 from relay.io.media.plane import IS_AVAILABLE, open_group, serve_plane
+from relay.io.media.routetable import RouteReader, route_key, table_size
 from relay.io.media.sharedroutes import SharedRoutes
 from relay.turn.bandwidth import Bandwidth
 from relay.turn.counters import Drop
@@ -120,6 +126,28 @@ async def test_a_worker_that_dies_again_and_again():
                 pass
 
 
+FLOOD = """
+import socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect(("127.0.0.1", int(sys.argv[1])))
+for _ in range(60_000):
+    sock.send(bytes([255]))
+"""
+
+
+async def test_totals_are_whole():
+    """Read while a worker counts, a total is never less than it was (TURN-60)."""
+    async with serving() as server:
+        command = [sys.executable, "-c", FLOOD, str(server.address[1])]
+        before = 0
+        with subprocess.Popen(command) as flood:  # noqa: ASYNC220 - brief
+            while flood.poll() is None:
+                counted = server.counters.packets_in  # no checkpoint: it is the worker that counts
+                assert counted >= before
+                before = counted
+        assert before > 0
+
+
 async def test_signals_to_the_group_are_the_control_process_business():
     """What a terminal or supervisor sends to all does not stop media before the relay (TURN-57)."""
     async with serving() as server, AsyncExitStack() as stack:
@@ -189,6 +217,125 @@ async def test_what_a_worker_loads():
     assert not foreign & set(loaded)
 
 
+def proc(pid, name):
+    return Path(f"/proc/{pid}/{name}")
+
+
+async def test_what_a_worker_inherits(monkeypatch):
+    """The environment, which may hold the relay's secrets, is not a worker's (TURN-55)."""
+    monkeypatch.setenv("RELAY__TURN__SECRET", "a secret")
+    async with serving() as server:
+        (worker,) = server.pids
+        assert b"secret" not in proc(worker, "environ").read_bytes().lower()
+
+
+async def test_shared_memory_is_the_control_process_own():
+    """Nobody who is given the table can write to it or change its size, not even by opening it
+    anew; nor change the size of what workers count in (TURN-55).
+    """
+    async with serving() as server:
+        (worker,) = server.pids
+        shared = {path.readlink(): path for path in proc(worker, "fd").iterdir()}
+        table, counts = [
+            shared[Path(f"/memfd:e2ecall-{name} (deleted)")] for name in ("routes", "counts")
+        ]
+        for path in (table, counts):
+            with path.open("r+b", buffering=0) as memory, pytest.raises(PermissionError):
+                memory.truncate(0)
+        with table.open("r+b", buffering=0) as memory:
+            with pytest.raises(PermissionError):
+                memory.write(bytes(8))
+            with pytest.raises(PermissionError):
+                mmap.mmap(memory.fileno(), mmap.PAGESIZE)
+
+
+async def test_a_pause_at_the_start_makes_no_route_longer():
+    """Routes end in the table no later than for the core, whenever their clocks were compared
+    (TURN-56).
+    """
+
+    def slow():
+        now = steady()
+        time.sleep(0.05)  # what a scheduler may do at this place
+        return now
+
+    steady = steady_clock()
+    with SharedRoutes(listeners=1, records=9, bandwidth=1, clock=slow) as routes:
+        key, until = ((0, ("127.0.0.1", 1)), b"\x40\0"), steady() + 10
+        routes.publish(key, Route(until, (0, ("127.0.0.1", 2)), b"\x40\0", Bandwidth(0, 1)))
+        with mmap.mmap(routes.descriptor, table_size(9), prot=mmap.PROT_READ) as memory:
+            reader = RouteReader(memory, 9)
+            found = reader.find(route_key(0, encode_name(("127.0.0.1", 1)), b"\x40\0"))
+            assert found.until - time.monotonic() <= until - steady() + 0.001
+            reader.close()
+
+
+@contextlib.contextmanager
+def no_descriptors():
+    """Leave this process without a descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+async def test_a_worker_that_dies_while_there_are_no_descriptors():
+    """Where a worker cannot be started anew the relay goes on, and tries until it can (TURN-57)."""
+    async with serving() as server, AsyncExitStack() as stack:
+        pair = await open_pair(stack, server.address)
+        (worker,) = server.pids
+        with no_descriptors():
+            os.kill(worker, signal.SIGKILL)
+            await server.until(lambda: server.counters.worker_restarts >= 2)
+        with trio.fail_after(20):
+            while not await passes(*pair):
+                pass
+
+
+HANGS = "import os, sys; os.read(int(sys.argv[5]), 1)"
+
+
+async def test_a_worker_that_hangs_while_it_starts(monkeypatch):
+    """A worker that does not come to serve in time is ended and started anew (TURN-57)."""
+    async with serving() as server, AsyncExitStack() as stack:
+        pair = await open_pair(stack, server.address)
+        (worker,) = server.pids
+        with monkeypatch.context() as patch:
+            patch.setattr(planes, "_START", HANGS)
+            patch.setattr(planes, "START_SECONDS", 0.2)
+            os.kill(worker, signal.SIGKILL)
+            await server.until(lambda: server.counters.worker_restarts >= 3)
+        with trio.fail_after(20):
+            while not await passes(*pair):
+                pass
+
+
+ROGUE = """
+import os, sys
+handover = int(sys.argv[4])
+for length in range(1, 60):
+    os.write(handover, bytes(length))
+os.read(int(sys.argv[5]), 1)
+"""
+
+
+async def test_a_worker_that_was_taken_over(monkeypatch):
+    """Whatever a worker hands over, it costs no more than that (TURN-51, TURN-55)."""
+    monkeypatch.setattr(planes, "_START", ROGUE)
+    async with serving() as server:
+        await server.until(lambda: sum(server.counters.drops.values()) == 58)
+        assert server.counters.drops[Drop.INTERNAL] == 14
+        assert server.counters.worker_restarts == 0
+
+
 async def test_a_worker_that_does_not_start(monkeypatch):
     """Where workers cannot start, serving fails at once, and leaves nothing (TURN-57)."""
     monkeypatch.setattr(planes, "_ROOT", os.devnull)
@@ -200,6 +347,29 @@ async def test_a_worker_that_does_not_start(monkeypatch):
                 await nursery.start(partial(serve_plane, [group], core, routes, clock=clock))
     assert raised.group_contains(OperatorError, match="worker")
     assert all(sock.fileno() == -1 for sock in group)
+
+
+BROKEN = """
+import os
+from relay.cli.main import main
+from relay.io.media import plane
+plane._ROOT = os.devnull
+main()
+"""
+
+
+async def test_a_relay_whose_workers_do_not_start():
+    """A relay that cannot start a worker says so in one line after the worker's own, and exits
+    with 1 (TURN-57).
+    """
+    command = [sys.executable, "-c", BROKEN, "serve", "--dev", "--workers", "1"]
+    done = await trio.run_process(
+        command, cwd=ROOT, capture_stdout=True, capture_stderr=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    lines = done.stderr.decode().splitlines()
+    assert lines[-1] == "e2ecall-relay: error: a media worker does not start"
+    assert lines[-2].startswith("ModuleNotFoundError")
 
 
 def make_core(routes):
