@@ -172,16 +172,20 @@ async def call(
     streams=BOTH,
     settings: Settings | None = None,
     callee_secret: bytes | None = None,
+    callee_uri: str | None = None,
 ) -> AsyncIterator[Call]:
-    """Two engines with one gathered peer each; ``callee_secret`` gives the callee other keys."""
+    """Two engines with one gathered peer each.
+
+    ``callee_secret`` gives the callee other keys, ``callee_uri`` another way to the server.
+    """
     secret = secrets.token_bytes(30)
     other = callee_secret or secret
     callee_credential, caller_credential = turn.credentials()
     async with MediaEngine(settings) as one, MediaEngine(settings) as two:
         sides = []
-        for engine, sender, own, credential in (
-            (one, CALLER, secret, caller_credential),
-            (two, CALLEE, other, callee_credential),
+        for engine, sender, own, credential, uri in (
+            (one, CALLER, secret, caller_credential, turn.uri),
+            (two, CALLEE, other, callee_credential, callee_uri or turn.uri),
         ):
             identity = MediaIdentity.generate(streams)
             peer = await engine.create_peer(local=identity)
@@ -192,6 +196,6 @@ async def call(
                 frame_keys(own, sender, streams),
                 frame_receiver(own, 1 - sender, streams),
             )
-            side.candidates = await peer.gather(turn.uri, credential.username, credential.password)
+            side.candidates = await peer.gather(uri, credential.username, credential.password)
             sides.append(side)
         yield Call(*sides)

@@ -1,0 +1,80 @@
+"""A path that loses packets, between one peer and the TURN server: real sockets on loopback."""
+
+import selectors
+import socket
+import threading
+import time
+
+CHANNEL_HEADER = 4
+SOUND, PICTURE, RETRANSMISSION = 96, 97, 98
+"""RTP payload types of a description, as they stand in clear (spec/media.md)."""
+
+
+class LossyPath:
+    """Passes datagrams on in both directions; those that `lose` names are lost on the way down.
+
+    One peer may use it, at ``uri`` in place of the server's own.
+    """
+
+    def __init__(self, uri):
+        host, _, port = uri.removeprefix("turn:").partition("?")[0].rpartition(":")
+        self._client = None
+        self._inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._inner.bind(("127.0.0.1", 0))
+        self._outer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._outer.connect((host, int(port)))
+        self._woken, self._wake = socket.socketpair()
+        self.uri = f"turn:127.0.0.1:{self._inner.getsockname()[1]}"
+        self.lost = []
+        self.passed = {SOUND: {}, PICTURE: {}}
+        """When the last packet of each frame was passed on, by type and RTP timestamp."""
+        self._doomed = []
+        self._chance = None
+        self._thread = threading.Thread(target=self._main, name="lossy path")
+        self._thread.start()
+
+    def lose(self, *payload_types):
+        """Lose the next packet of each of these types, in this order."""
+        self._doomed = list(payload_types)
+
+    def lose_by_chance(self, chance):
+        """From now on lose what ``chance(payload_type)`` says."""
+        self._chance = chance
+
+    def close(self):
+        self._wake.send(b"x")
+        self._thread.join()
+        for sock in (self._inner, self._outer, self._woken, self._wake):
+            sock.close()
+
+    def _main(self):
+        with selectors.DefaultSelector() as selector:
+            for sock in (self._inner, self._outer, self._woken):
+                selector.register(sock, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is self._woken:
+                        return
+                    self._pass_on(key.fileobj)
+
+    def _pass_on(self, sock):
+        data, sender = sock.recvfrom(2_048)
+        if sock is self._inner:
+            self._client = sender
+            self._outer.send(data)
+        elif not self._is_lost(data):
+            self._inner.sendto(data, self._client)
+
+    def _is_lost(self, data):
+        rtp = data[CHANNEL_HEADER:]
+        if data[0] & 0xC0 != 0x40 or len(rtp) < 12 or rtp[0] >> 6 != 2 or 192 <= rtp[1] <= 208:
+            return False
+        payload_type = rtp[1] & 0x7F
+        if self._doomed and payload_type == self._doomed[0]:
+            self._doomed = self._doomed[1:]
+        elif self._chance is None or not self._chance(payload_type):
+            if payload_type in self.passed:
+                self.passed[payload_type][int.from_bytes(rtp[4:8])] = time.monotonic()
+            return False
+        self.lost.append(payload_type)
+        return True

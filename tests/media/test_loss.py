@@ -1,0 +1,134 @@
+"""What a lost packet costs the callee, through real sockets that lose it."""
+
+import random
+import statistics
+import time
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import anyio
+import pytest
+
+from e2ecall.media.events import MediaConnected
+from e2ecall.media.sources import GeneratedVideo
+from e2ecall.protocol.messages import Stream
+from tests.media import peers
+from tests.media.lossy import PICTURE, RETRANSMISSION, SOUND, LossyPath
+
+pytestmark = pytest.mark.anyio
+
+MICROPHONE, CAMERA = Stream.MICROPHONE, Stream.CAMERA
+PAYLOAD_TYPE = {MICROPHONE: SOUND, CAMERA: PICTURE}
+
+
+class TimingSink:
+    """Notes when each frame came, with its RTP time."""
+
+    def __init__(self):
+        self.came = {MICROPHONE: [], CAMERA: []}
+
+    async def write(self, stream, frame, rtp_time):
+        self.came[stream].append((time.monotonic(), rtp_time))
+
+    async def close(self):
+        pass
+
+    async def until(self, stream, count):
+        """Wait for so many frames of a stream in all."""
+        with anyio.fail_after(20):
+            while len(self.came[stream]) < count:  # noqa: ASYNC110 - another thread fills it
+                await anyio.sleep(0.005)
+
+
+def delays(path, sink, stream):
+    """Return how long after its last packet each frame came, in the order of frames.
+
+    The sender may be late on a busy machine; that is not the receiver's doing.
+    """
+    passed = path.passed[PAYLOAD_TYPE[stream]]
+    first = next(iter(passed))
+    frames = ((at, first + ticks & 0xFFFF_FFFF) for at, ticks in sink.came[stream])
+    # Of a frame that came by retransmission alone it is not known when.
+    return [at - passed[timestamp] for at, timestamp in frames if timestamp in passed]
+
+
+@asynccontextmanager
+async def receiving(turn):
+    """Run a call whose callee is behind a lossy path; give the path and the callee's sink."""
+    path, sink = LossyPath(turn.uri), TimingSink()
+    try:
+        async with peers.call(turn, callee_uri=path.uri) as pair:
+            pair.callee.sink = sink
+            await pair.start()
+            await pair.callee.until(MediaConnected)
+            yield path, sink
+    finally:
+        path.close()
+
+
+async def test_a_lost_packet_of_sound_costs_no_delay_afterwards(turn):
+    """MEDIA-19: one frame is missing, and those after it are at most 40 ms later than before."""
+    async with receiving(turn) as (path, sink):
+        await sink.until(MICROPHONE, 60)
+        path.lose(SOUND)
+        start = len(sink.came[MICROPHONE])
+        await sink.until(MICROPHONE, start + 75)
+    assert path.lost == [SOUND]
+    steps = [later[1] - earlier[1] for earlier, later in pairwise(sink.came[MICROPHONE])]
+    assert sorted(steps)[-2:] == [960, 1920]
+    delay = delays(path, sink, MICROPHONE)
+    # The frames that waited for the missing one are past; what comes now shows what it cost.
+    before, after = delay[10:start], delay[start + 10 :]
+    assert statistics.median(after) - statistics.median(before) < 0.04
+
+
+@pytest.mark.parametrize(
+    "doomed",
+    [
+        pytest.param([PICTURE], id="packet"),
+        pytest.param([PICTURE, RETRANSMISSION], id="and_retransmission"),
+        pytest.param([PICTURE, RETRANSMISSION, RETRANSMISSION], id="and_both_retransmissions"),
+    ],
+)
+async def test_a_lost_packet_of_a_picture_freezes_it_shortly(turn, doomed):
+    """MEDIA-20: a packet and its retransmissions that are lost freeze video for under 0.7 s."""
+    async with receiving(turn) as (path, sink):
+        await sink.until(CAMERA, 30)
+        path.lose(*doomed)
+        start = len(sink.came[CAMERA])
+        await sink.until(CAMERA, start + 60)
+    assert path.lost == doomed
+    freeze = max(later[0] - earlier[0] for earlier, later in pairwise(sink.came[CAMERA]))
+    assert freeze < 0.7
+    # Afterwards nothing waits any more.
+    assert statistics.median(delays(path, sink, CAMERA)[-15:]) < 0.04
+
+
+async def test_pictures_are_released_at_their_marker(turn):
+    """MEDIA-21: a picture is shown before the next one begins, which is 100 ms later."""
+    slow = {Stream.CAMERA: GeneratedVideo(peers.picture, frame_rate=10)}
+    path, sink = LossyPath(turn.uri), TimingSink()
+    try:
+        async with peers.call(turn, callee_uri=path.uri) as pair:
+            pair.callee.sink = sink
+            await peers.start(pair.callee, pair.caller, controlling=False)
+            await peers.start(pair.caller, pair.callee, controlling=True, sources=slow)
+            await sink.until(CAMERA, 20)
+    finally:
+        path.close()
+    assert statistics.median(delays(path, sink, CAMERA)) < 0.05
+
+
+async def test_random_loss_costs_what_was_lost(turn):
+    """MEDIA-19: at 5% loss every other frame of sound is played, none later than before."""
+    draw = random.Random(5)
+    async with receiving(turn) as (path, sink):
+        await sink.until(MICROPHONE, 50)
+        path.lose_by_chance(lambda _: draw.random() < 0.05)
+        await sink.until(MICROPHONE, 250)
+    played = [ticks for _, ticks in sink.came[MICROPHONE]]
+    missing = (played[-1] - played[0]) // 960 + 1 - len(played)
+    lost = path.lost.count(SOUND)
+    assert 2 < missing <= lost <= missing + 3  # the last may still be held back
+    delay = delays(path, sink, MICROPHONE)
+    assert statistics.median(delay[50:]) - statistics.median(delay[10:50]) < 0.04
