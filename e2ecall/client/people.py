@@ -108,7 +108,9 @@ class People:
         async with self._account.lock:
             record = replace(self._contacts.get(address), blocked=blocked)
             if blocked:
-                record = replace(record, given_token=None)
+                # Without a token they would be strangers when unblocked, whose pin may go.
+                known = self._sessions.identity_key(address)
+                record = replace(record, given_token=None, pinned_identity=known)
             # REACH-05: both tokens, and no rotation brings one back.
             await self._store.write([record.change(), *[forgotten(address)] * blocked])
         self._sessions.tell_tokens_changed()

@@ -14,7 +14,7 @@ from e2ecall.errors import (
 )
 from e2ecall.io.store import RecordKind
 from e2ecall.protocol.sas import identity_fingerprint
-from tests.client.devices import Device, Impostor, devices
+from tests.client.devices import DAY, Device, Impostor, devices
 
 pytestmark = pytest.mark.anyio
 
@@ -238,6 +238,18 @@ async def test_blocked(tmp_path):
         await carol.receive(await bob.send(carol, b"hello"))
         assert before not in bob.sessions.reach.token_hashes()
         assert carol.sessions.contacts.get(bob.address).token is not None
+
+
+async def test_who_was_blocked_stays_who_they_are(tmp_path):
+    """IDENTITY-16, IDENTITY-13: being blocked for a time makes no stranger of anybody."""
+    async with acquainted(tmp_path) as (place, bob, carol):
+        identity = carol.account.local.identity.public
+        await people(bob).block(carol.address, blocked=True)
+        await people(bob).block(carol.address, blocked=False)
+        place.now += 200 * DAY
+        await bob.sessions.forget_expired()
+        assert bob.sessions.identity_key(carol.address) == identity
+        assert not bob.sessions.contacts.get(carol.address).is_stranger
 
 
 async def test_blocked_before_first_contact(tmp_path):
