@@ -14,7 +14,13 @@ from anyio.abc import TaskStatus
 
 from e2ecall.client.sessions import Body, Sealed, Sessions
 from e2ecall.crypto.random import generate_bytes, generate_secret
-from e2ecall.errors import E2ECallError, MediaError, NotReachableError, RemoteProtocolError
+from e2ecall.errors import (
+    E2ECallError,
+    IdentityChangedError,
+    MediaError,
+    NotReachableError,
+    RemoteProtocolError,
+)
 from e2ecall.io.connection import RelayConnection
 from e2ecall.io.endpoint import RelayEndpoint
 from e2ecall.io.line import Line
@@ -127,6 +133,7 @@ class CallLink(AnonymousLine):
     ) -> None:
         super().__init__(sessions, endpoint, tls, on_demand=False)
         self._peer = peer
+        self._identity: bytes | None = None
         self._on_message: Callable[[CallMessage], None] | None = None
 
     @property
@@ -175,8 +182,15 @@ class CallLink(AnonymousLine):
         await self._send(lambda *ends: encode_call_message(make(*ends)), None, give_token=True)
 
     async def _send(self, body: bytes | Body, box: bytes | None, *, give_token: bool) -> None:
+        def made(local: Party, remote: Party) -> bytes:
+            # CALL-21: checked where nothing comes between this and the encryption.
+            if self._identity not in (None, remote.identity_key):
+                raise IdentityChangedError(f"{self._peer} is on a call with another identity")
+            self._identity = remote.identity_key
+            return body if isinstance(body, bytes) else body(local, remote)
+
         sealed = await self._sessions.seal(
-            self._peer, PayloadKind.CALL, body, fetch=self.fetch_bundle, give_token=give_token
+            self._peer, PayloadKind.CALL, made, fetch=self.fetch_bundle, give_token=give_token
         )
         await self.deliver(sealed, box)
 
@@ -191,6 +205,8 @@ class CallLink(AnonymousLine):
         try:
             opened = await self._sessions.open(delivery.envelope)
             if opened.peer != self._peer or opened.archived:
+                return
+            if self._identity not in (None, opened.remote.identity_key):
                 return
             if opened.payload.kind is PayloadKind.CALL:
                 self._on_message(decode_call_message(opened.payload.body))

@@ -6,6 +6,7 @@ import time
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 import e2ecall
 from e2ecall.client import call as shell
@@ -14,6 +15,8 @@ from e2ecall.client.callmedia import CallMedia
 from e2ecall.media.events import FailureReason, MediaFailed
 from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_events import EndReason
+from e2ecall.protocol.identity import IdentityKey
+from e2ecall.protocol.messages import Cancel, LeaveReason
 from e2ecall.testing import speech_like_sound
 from relay.wire.names import Address
 from tests.integration.people import (
@@ -189,6 +192,39 @@ async def test_exchanges_that_end_and_begin_at_once_are_both_counted(people):
         guard = calls_of._guard(peer)
         assert [entry.call_id for entry in guard.unfinished] == [second]
         assert guard.rung == (first, second)
+
+
+async def test_a_call_stays_with_one_identity(people):
+    """CALL-21, IDENTITY-14: if another identity is accepted meanwhile, the call does not go on."""
+    async with people() as (alice, bob):
+        other = IdentityKey.generate().public
+        call, _ = await talking(alice, bob)
+        contacts = alice._services.sessions.contacts
+        marked = replace(
+            contacts.get(Address.parse(bob.address)), identity_changed=True, other_identity=other
+        )
+        await alice._services.store.write([marked.change()])
+        await alice.accept_identity(bob.address, alice.changed_fingerprint(bob.address))
+        await call.mute()
+        assert (await ended(call))[0] is EndReason.CONNECTION_LOST
+        with anyio.fail_after(PATIENCE):
+            await call.closed.wait()
+
+
+async def test_the_link_of_a_call_has_one_identity(people):
+    """CALL-21: nothing is sealed for another identity than the first message was for."""
+    async with people() as (alice, bob):
+        peer = Address.parse(bob.address)
+        link = await alice._services.open_link(peer, at=alice._services.endpoint)
+        cancel = Cancel(bytes(16), 0, LeaveReason.NORMAL, None)
+        await link.send(cancel, None)
+        assert link._identity == alice._services.sessions.identity_key(peer)
+        link._identity = bytes(32)
+        before = dict(alice._services.store._records)
+        with pytest.raises(e2ecall.IdentityChangedError):
+            await link.send(cancel, None)
+        assert alice._services.store._records == before
+        link.close()
 
 
 async def test_prekeys_come_from_the_relay_in_the_address(people):
