@@ -274,7 +274,7 @@ async def test_media_that_fails_just_after_the_deadline(tmp_path, relay):
         call, incoming = await ringing(alice, bob)
         held, real = anyio.Event(), call._start_media
 
-        async def fail_late():
+        async def fail_late(_):
             held.set()
             offset[0] = 31.0
             call.fail(EndReason.MEDIA_FAILED)
