@@ -34,11 +34,15 @@ Registration = Literal["open", "invite", "closed"]
 
 
 class RelaySection(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[relay]``: who it is. ``name`` is what clients dial: a host, or host:port."""
+    """``[relay]``: who it is. ``name`` is what clients dial: a host, or host:port.
+
+    ``abuse_contact`` is the username of the account that takes reports; empty: nobody does.
+    """
 
     name: str = ""
     data_dir: str = "data"
     registration: Registration = "open"
+    abuse_contact: Annotated[str, Meta(pattern=r"\A([a-z][a-z0-9_]{2,31})?\Z")] = ""
 
 
 class SignallingSection(Struct, frozen=True, forbid_unknown_fields=True):

@@ -23,6 +23,7 @@ from e2ecall.cli.message import message
 from e2ecall.cli.moving import devices, export, import_
 from e2ecall.cli.policy import policy
 from e2ecall.cli.register import register
+from e2ecall.cli.report import report
 from e2ecall.cli.verify import verify
 from e2ecall.errors import E2ECallError, IdentityChangedError
 
@@ -50,6 +51,7 @@ _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     verify,
     block,
     unblock,
+    report,
     policy,
     devices,
     export,

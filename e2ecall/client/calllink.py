@@ -35,12 +35,14 @@ from e2ecall.protocol.messages import (
 )
 from relay.wire.limits import MESSAGE_ID_BYTES
 from relay.wire.messages import (
+    AbuseContact,
     AccountRecipient,
     BoxOpened,
     BoxRecipient,
     Bundle,
     Deliver,
     Done,
+    FetchAbuseContact,
     FetchBundle,
     Hello,
     OpenBox,
@@ -102,6 +104,10 @@ class AnonymousLine:
             raise NotReachableError("prekeys have to come from the relay in the address")
         reply = await self._line.request(FetchBundle(address.username, None, token), Bundle)
         return reply.bundle
+
+    async def abuse_contact(self) -> str | None:
+        """Ask which account of the relay takes reports."""
+        return (await self._line.request(FetchAbuseContact(), AbuseContact)).username
 
     async def deliver(self, sealed: Sealed, box: bytes | None) -> None:
         """Have an envelope stored: in a reply box, or for the account it is sealed for."""

@@ -6,7 +6,7 @@ so on trio or asyncio; media runs in a thread of its own and is not loaded befor
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -24,6 +24,7 @@ from e2ecall.client.inbox import Inbox, TextMessage
 from e2ecall.client.iteration import Following
 from e2ecall.client.moving import DeviceInfo, address_of, changes, exported
 from e2ecall.client.people import People
+from e2ecall.client.report import report_text
 from e2ecall.client.services import Services
 from e2ecall.client.sessions import Sessions
 from e2ecall.errors import E2ECallError, LocalProtocolError, RelayError
@@ -330,6 +331,32 @@ class Client:
     async def unblock(self, peer: str) -> None:
         """Take messages and calls of this person again."""
         await self._people.block(self._parse(peer), blocked=False)
+
+    async def report(self, peer: str, *, messages: Sequence[str] = (), note: str = "") -> str:
+        """Report somebody to the abuse contact of their relay; return whose address that is.
+
+        It learns this account's address, the person's address and identity, and of what was said
+        exactly ``messages`` and ``note``.
+
+        Raises:
+            LocalProtocolError: their relay has no abuse contact, or it is one of the two.
+            ConnectionFailedError: their relay cannot be reached.
+        """
+        address, people = self._parse(peer), self._people
+        known = self._services.sessions.identity_key(address) is not None
+        text = report_text(
+            str(address), people.fingerprint(address) if known else None, messages, note
+        )
+        async with self._services.anonymous_line(address) as line:
+            contact = await line.abuse_contact()
+        if contact is None or contact == address.username:
+            raise LocalProtocolError(
+                f"nobody at {address.relay} takes reports about {address}",
+                hint="block them, or ask the operator",
+            )
+        to = str(self._parse(f"{contact}@{address.relay}"))
+        await self.message(to, text)
+        return to
 
     async def forget(self, peer: str) -> None:
         """Drop a contact with everything known of it, as if never met.

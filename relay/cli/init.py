@@ -23,6 +23,8 @@ data_dir = "data"
 # "open": everybody may register. "invite": who has a code of `e2ecall-relay invite`. "closed":
 # nobody new.
 registration = "open"
+# The username of an account here that takes people's reports about others; empty: nobody does.
+abuse_contact = ""
 
 [signalling]
 listen = "127.0.0.1:8080"

@@ -73,6 +73,8 @@ class Node:
     turn_own_host: str
     """The host among them that is this node, which its tickets name; empty: any."""
     ticket_seconds: int
+    abuse_contact: str
+    """Who takes reports; empty: nobody."""
     registration: Registration
     """Who may register."""
     limits: LimitsSection

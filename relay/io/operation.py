@@ -30,7 +30,7 @@ from relay.wire.names import USERNAME
 
 log = structlog.get_logger()
 
-RELOADED: Final = ("limits.", "tls.", "operation.log_", "relay.registration")
+RELOADED: Final = ("limits.", "tls.", "operation.log_", "relay.registration", "relay.abuse_contact")
 """What `Operation.reload` puts into effect."""
 DAY: Final = 86_400
 MAX_CODES: Final = 1000
@@ -183,6 +183,7 @@ class Operation:
             self._certificates.reload(new.tls.certificate, new.tls.key)
         node = self.node
         node.registration = new.relay.registration
+        node.abuse_contact = new.relay.abuse_contact
         if new.limits != old.limits:
             node.limits = new.limits
             node.limit_media(new.limits)

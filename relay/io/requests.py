@@ -18,6 +18,7 @@ from relay.services.policy import token_hash
 from relay.wire.codes import code_hash
 from relay.wire.limits import MAX_PREKEY_BATCH
 from relay.wire.messages import (
+    AbuseContact,
     Ack,
     BoxOpened,
     Bundle,
@@ -26,6 +27,7 @@ from relay.wire.messages import (
     Done,
     Enrol,
     ErrorCode,
+    FetchAbuseContact,
     FetchBundle,
     FetchCertificate,
     FetchOwnList,
@@ -71,6 +73,8 @@ async def answer(session: Session, request: Request, size: int) -> Reply:
             return await _register(session, request)
         case Login():
             return await _log_in(session, request)
+        case FetchAbuseContact():
+            return AbuseContact(session.node.abuse_contact or None)
         case FetchOwnList():
             return await _fetch_own_list(session, request)
         case Enrol():

@@ -188,6 +188,7 @@ def _node(
         turn_urls=(),
         turn_own_host=config.turn.own_host,
         ticket_seconds=config.turn.ticket_seconds,
+        abuse_contact=config.relay.abuse_contact,
         registration=config.relay.registration,
         limits=config.limits,
         quotas=Quotas.of(config.limits, storage, per_address=per_address),

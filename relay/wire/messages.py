@@ -225,6 +225,10 @@ class PutInvitations(_Message, frozen=True, tag=17):
     invitations: Annotated[tuple[Invitation, ...], Meta(max_length=MAX_INVITATIONS)]
 
 
+class FetchAbuseContact(_Message, frozen=True, tag=18):
+    """Ask which account of this relay takes reports."""
+
+
 Request = (
     Register
     | Login
@@ -243,6 +247,7 @@ Request = (
     | FetchOwnList
     | Enrol
     | PutInvitations
+    | FetchAbuseContact
 )
 
 
@@ -301,7 +306,23 @@ class OwnList(_Message, frozen=True, tag=71):
     newest_device_id: DeviceId
 
 
-Reply = Done | Failure | PrekeyCounts | Bundle | Certificate | BoxOpened | Ticket | OwnList
+class AbuseContact(_Message, frozen=True, tag=72):
+    """Answer to FetchAbuseContact; nil: nobody takes reports."""
+
+    username: Username | None
+
+
+Reply = (
+    Done
+    | Failure
+    | PrekeyCounts
+    | Bundle
+    | Certificate
+    | BoxOpened
+    | Ticket
+    | OwnList
+    | AbuseContact
+)
 
 
 # --- pushes -----------------------------------------------------------------------------------

@@ -120,6 +120,40 @@ async def test_invitation(tmp_path, relay):
         assert known.address == alice.address
 
 
+async def test_report(tmp_path, start_relay):
+    """REACH-11: a report tells the abuse contact what the user chose of a conversation, nobody
+    else, and nothing more.
+    """
+    relay = start_relay(environment={"RELAY__RELAY__ABUSE_CONTACT": "abuse"})
+    async with (
+        two_people(tmp_path, relay) as (alice, bob),
+        e2ecall.Client.open(tmp_path / "abuse.db", passphrase="x", relay=relay.url) as abuse,
+    ):
+        await abuse.register("abuse")
+        for text in ("harmless", "a threat"):
+            await bob.message(alice.address, text)
+        received = [message.text for message in await texts(alice, 2)]
+        to = await alice.report(bob.address, messages=received[1:], note="please look")
+        assert to == abuse.address
+        (told,) = await texts(abuse, 1)
+        assert told.sender == alice.address
+        for part in (bob.address, alice.fingerprint(bob.address), "a threat", "please look"):
+            assert part in told.text
+        assert "harmless" not in told.text
+        with pytest.raises(e2ecall.LocalProtocolError, match="takes reports"):
+            await alice.report(abuse.address)
+        with pytest.raises(e2ecall.LocalProtocolError, match="own"):
+            await abuse.report(bob.address)
+
+
+async def test_nobody_takes_reports(tmp_path, relay):
+    """REACH-11: where no abuse contact is named the user is told so, and nothing is sent."""
+    async with two_people(tmp_path, relay) as (alice, bob):
+        with pytest.raises(e2ecall.LocalProtocolError, match="takes reports"):
+            await alice.report(bob.address, note="please look")
+        assert bob.contacts() == ()
+
+
 async def test_invitation_for_somebody_else(tmp_path, relay):
     """REACH-09, R5: an invitation whose identity is not the one that the relay serves is refused
     before anything is sent.

@@ -92,6 +92,7 @@ _REQUESTS: dict[str, list[Value]] = {
     "delete_account": [14, draw("signature", 64)],
     "put_invitations": [17, [[draw("hash 1"), NOW + 86_400], [draw("hash 2"), 0]]],
     "put_no_invitations": [17, []],
+    "fetch_abuse_contact": [18],
     "fetch_own_list": [15, "alice", draw("signature", 64)],
     "enrol": [16, "alice", ALICE.signed_list(), draw("signature", 64)],
 }
@@ -104,6 +105,8 @@ _REPLIES: dict[str, list[Value]] = {
     "bundle": [67, bundle(one_time=None)],
     "certificate": [68, certificate(RELAY_SEED, ALICE.address, ALICE.identity_key)],
     "box_opened": [69, draw("box")],
+    "abuse_contact": [72, "abuse"],
+    "no_abuse_contact": [72, None],
     "ticket": [70, _CREDENTIAL, _CREDENTIAL, NOW + 43_200],
     "own_list": [71, ALICE.signed_list(), 65_535],
 }

@@ -1,0 +1,36 @@
+"""``e2ecall report``: tell the abuse contact of somebody's relay about them."""
+
+from e2ecall.cli.options import DEFAULT, Options
+from e2ecall.cli.running import run
+from e2ecall.client import Client
+
+
+def report(
+    name: str,
+    /,
+    *,
+    message: tuple[str, ...] = (),
+    note: str = "",
+    options: Options = DEFAULT,
+) -> None:
+    """Report somebody to whoever deals with abuse at their relay. They are not told.
+
+    The report is encrypted. It shows your address, theirs, and what you write here: nothing else.
+
+    Parameters
+    ----------
+    name
+        Whom to report: a username, or name@relay if they are at another relay.
+    message
+        A message of theirs that you want to show. Can be given several times.
+
+    Note:
+        What you want to say about it.
+    """
+    access, output = options.access(), options.output()
+
+    async def tell(me: Client) -> None:
+        to = await me.report(name, messages=message, note=note)
+        output.tell(f"{name} was reported to {to}.", "reported", peer=name, to=to)
+
+    run(access.open, tell)
