@@ -1,5 +1,10 @@
-"""Cheap passphrases: these tests open a store for every moment at which it can be left."""
+"""Relays as processes, bare clients, media that runs, and cheap passphrases.
 
+The stores are opened for every moment at which they can be left.
+"""
+
+from tests.faults.media import media
 from tests.integration.fixtures import quick_stores
+from tests.relay.conftest import speak, start_relay, username
 
-__all__ = ["quick_stores"]
+__all__ = ["media", "quick_stores", "speak", "start_relay", "username"]
