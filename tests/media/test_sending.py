@@ -146,7 +146,7 @@ def test_key_frame_requests_are_answered_but_not_each(now, fmt):
 
     async def main():
         track = OutgoingVideo(GeneratedVideo(lambda n: gradient(n).to_ndarray()), "camera")
-        track._encryptor = Clear()
+        track.change_key(Clear())
         keys = []
         for number in range(40):
             track.feedback(request(fmt))

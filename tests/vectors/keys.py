@@ -27,6 +27,7 @@ from relay.wire.records import (
     device_list_hash,
     login_bytes,
     prekey_bytes,
+    recovery_bytes,
     register_bytes,
 )
 from tests.vectors.harness import Given, operation
@@ -162,6 +163,18 @@ def sign_register(given: Given):
         "signed": register_bytes(relay, challenge, signed_list),
         "signature": identity.sign_register(
             own, relay=relay, challenge=challenge, device_list=signed_list
+        ),
+    }
+
+
+@operation
+def sign_recovery(given: Given):
+    own = IdentityKey.from_bytes(given.hex("identity_seed"))
+    relay, challenge, username = given["relay"], given.hex("challenge"), given["username"]
+    return {
+        "signed": recovery_bytes(relay, challenge, username),
+        "signature": identity.sign_recovery(
+            own, relay=relay, challenge=challenge, username=username
         ),
     }
 

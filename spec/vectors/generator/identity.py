@@ -265,6 +265,15 @@ def _relay_signatures(file: VectorFile) -> None:
         }
         output = {"signed": message, "signature": sign(who.identity_seed, message)}
         file.accept("sign_register", f"register_{who.username}", "IDENTITY-08", given, output)
+        message = labelled("own device list", enc([who.relay, challenge, who.username]))
+        given = {
+            "identity_seed": who.identity_seed,
+            "relay": who.relay,
+            "challenge": challenge,
+            "username": who.username,
+        }
+        output = {"signed": message, "signature": sign(who.identity_seed, message)}
+        file.accept("sign_recovery", f"recovery_{who.username}", "WIRE-17", given, output)
 
 
 def _certificates(file: VectorFile) -> None:

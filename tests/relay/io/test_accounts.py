@@ -40,7 +40,8 @@ async def test_hello(relay, speak):
         for hello in (first.hello, second.hello):
             assert isinstance(hello, Hello)
             assert (hello.version, hello.relay) == (1, relay.name)
-            assert hello.turn == (relay.ready["turn"],)
+            assert hello.turn[0] == relay.ready["turn"]
+            assert [url.rpartition("=")[2] for url in hello.turn] == ["udp", "tcp"]
             assert abs(hello.time - time.time()) < 60
         assert first.hello.challenge != second.hello.challenge
         assert first.hello.relay_key == second.hello.relay_key

@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 import trio
 
+from relay.io.shortpath import at_short_path
 from relay.wire.messages import Done
 from tests.adversary.test_traces import metrics_of
 
@@ -24,7 +25,9 @@ def asked(start_relay):
     path = next(relay.folder.glob("**/admin.sock"))
 
     async def ask(data, *, eof=False):
-        async with await trio.open_unix_socket(path) as stream:
+        with at_short_path(path) as short:
+            stream = await trio.open_unix_socket(short)
+        async with stream:
             await stream.send_all(data)
             if eof:
                 await stream.send_eof()
