@@ -325,11 +325,11 @@ class Sessions:
         """
         if self._clock() >= link.expires:
             raise LocalProtocolError("this invitation has expired", hint="ask for a new one")
-        self.check_identity(link.address)
-        known = self.identity_key(link.address)
-        if known is not None and fingerprint(link.address, known) != link.fingerprint:
-            raise _changed(link.address)
         async with self._lock:
+            self.check_identity(link.address)
+            known = self.identity_key(link.address)
+            if known is not None and fingerprint(link.address, known) != link.fingerprint:
+                raise _changed(link.address)
             contact, name = self.contacts.get(link.address), str(link.address)
             pinned = replace(self.reach.get(name), fingerprint=link.fingerprint)
             taken = replace(contact, token=link.token)

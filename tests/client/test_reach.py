@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 
+import anyio
 import pytest
 
 from e2ecall.client.reach import GRACE, ROTATION, Told
@@ -174,3 +175,28 @@ async def test_open_invitations_are_bounded(tmp_path):
         place.now += DAY + GRACE
         await carol.sessions.invite(DAY)
         assert len(carol.sessions.reach.invitations()) == 1
+
+
+async def test_an_invitation_and_another_identity_at_once(tmp_path):
+    """REACH-09: an identity that is met while the invitation is taken up is compared as well."""
+    async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
+        link = await carol.sessions.invite(DAY)
+        mallory = Impostor(place, "carol")
+        mallory.certified_by(place.key)
+        first = mallory.send(bob, b"it is me, carol")
+        refused = []
+
+        async def accept():
+            try:
+                await bob.sessions.begin_invited(link)
+            except IdentityChangedError as error:
+                refused.append(error)
+
+        async with anyio.create_task_group() as tasks, bob.account.lock:
+            tasks.start_soon(bob.receive, first)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(accept)
+            await anyio.wait_all_tasks_blocked()
+        assert bob.sessions.identity_key(carol.address) is not None
+        assert len(refused) == 1
+        assert bob.sessions.contacts.get(carol.address).token != link.token
