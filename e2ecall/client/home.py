@@ -154,12 +154,13 @@ class Home:
         while not line.closed.is_set():
             changed = sessions.tokens_changed
             try:
+                # First, and each time: many a client is never on line for as long as an hour.
+                await sessions.forget_expired()
                 await self.publish_tokens()
                 with anyio.move_on_after(MAINTENANCE_INTERVAL) as scope:
                     await changed.wait()
                 if scope.cancelled_caught or self._is_low:
                     self._is_low = False
-                    await sessions.forget_expired()
                     await account.maintain(line.request)
             except E2ECallError as error:
                 # Without its text, which may name somebody.

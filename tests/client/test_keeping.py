@@ -7,11 +7,13 @@ import pytest
 
 from e2ecall.client.contacts import ContactRecord
 from e2ecall.errors import ConnectionFailedError
-from e2ecall.io.store import RecordKind
+from e2ecall.io.store import Change, RecordKind
+from e2ecall.protocol.exchange_guard import ExchangeGuard
 from relay.wire.codec import encode
 from relay.wire.messages import PrekeyCounts, PublishPrekeys, PutTokens, UpdateDeviceList
 from relay.wire.records import PreKeyKind
 from tests.client.devices import DAY, HOUR, devices
+from tests.integration.people import PATIENCE, person
 
 pytestmark = pytest.mark.anyio
 
@@ -142,3 +144,15 @@ async def test_more_contacts_than_tokens(tmp_path):
 
 def replaced(record, **changes):
     return ContactRecord(2, record.address, given_token=record.given_token, **changes).change()
+
+
+async def test_time_is_over_also_for_who_never_stays(tmp_path, relay):
+    """RATCHET-10, IDENTITY-13: what is over goes when a client comes on line, not an hour later."""
+    key = b"eve@relay.example"
+    idle = Change(RecordKind.GUARD, key, ExchangeGuard().start(bytes(16), 1.0).to_bytes())
+    async with person(tmp_path, relay) as alice:
+        await alice._services.store.write([idle])
+    async with person(tmp_path, relay) as alice:
+        with anyio.fail_after(PATIENCE):
+            while alice._services.store.get(RecordKind.GUARD, key):  # noqa: ASYNC110 - no event
+                await anyio.sleep(0.005)
