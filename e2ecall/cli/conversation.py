@@ -19,6 +19,7 @@ from e2ecall.client import (
     FirstVideo,
     FramesRefused,
     MediaState,
+    Quality,
     Ringing,
     Sas,
 )
@@ -167,5 +168,5 @@ def _tell(event: CallEvent, call: Call, output: Output) -> None:
                 "frames_refused",
                 count=count,
             )
-        case Ended():
-            pass  # told when all is released
+        case Ended() | Quality():
+            pass  # the end is told when all is released; quality every two seconds would scroll

@@ -10,6 +10,7 @@ from e2ecall.client.events import (
     FirstVideo,
     FramesRefused,
     MediaState,
+    Quality,
     Ringing,
     Sas,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "FramesRefused",
     "IncomingCall",
     "MediaState",
+    "Quality",
     "Ringing",
     "Sas",
     "TextMessage",

@@ -5,6 +5,7 @@ What the tasks do for the protocol is `e2ecall.client.callsteps`.
 
 import contextlib
 import logging
+from dataclasses import asdict
 from typing import Final
 
 import anyio
@@ -147,6 +148,7 @@ class CallLife(CallSteps):
             KeyWorn,
             MediaFailed,
             PeerClosed,
+            Quality,
         )
 
         refused: dict[Stream, int] = {}
@@ -164,6 +166,8 @@ class CallLife(CallSteps):
                     case KeyWorn(epoch=epoch):
                         self._machine.key_worn(epoch, self._clock())
                         self._pump()
+                    case Quality():
+                        self._tell_quality(public.Quality(**asdict(event)))
                     case MediaFailed(reason=reason):
                         _log.warning("media failed: %s", reason)
                         self.fail(_END_REASONS.get(reason, EndReason.MEDIA_FAILED))
@@ -171,6 +175,13 @@ class CallLife(CallSteps):
                         # The Hangup says why, but takes another way: give it time to arrive.
                         await anyio.sleep(GOODBYE_TIMEOUT)
                         self.fail(EndReason.CONNECTION_LOST)
+
+    def _tell_quality(self, quality: public.Quality) -> None:
+        """Tell it in place of one that nobody read, so that none pile up."""
+        if self._events and isinstance(self._events[-1], public.Quality):
+            self._events.pop()
+        self._tell(quality)
+        self._notify()
 
     def _epoch_entered(self, epoch: int) -> None:
         """Callee: media sends in a new epoch, because the caller does."""

@@ -51,6 +51,29 @@ class FramesRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Quality:
+    """How good the call was in the last two seconds; one that nobody read gives way to the next.
+
+    Times in seconds, shares of packets from 0 to 1, rates in bits a second.
+    """
+
+    round_trip: float | None
+    """To the peer and back; None until it is known."""
+    loss_sent: float
+    """What the peer misses of what this end sends."""
+    loss_received: float
+    """What this end misses of what the peer sends."""
+    jitter: float
+    """How much the time on the way varies."""
+    bit_rate_sent: int
+    bit_rate_received: int
+    freezes: int
+    """How often the peer's picture stood still although it was sent."""
+    frozen: float
+    """For how long, in all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The call is over; always the last event."""
 
@@ -58,4 +81,6 @@ class Ended:
     by_peer: bool
 
 
-CallEvent: TypeAlias = Ringing | Sas | Connected | FirstVideo | MediaState | FramesRefused | Ended
+CallEvent: TypeAlias = (
+    Ringing | Sas | Connected | FirstVideo | MediaState | FramesRefused | Quality | Ended
+)

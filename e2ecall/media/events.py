@@ -69,6 +69,29 @@ class KeyWorn:
 
 
 @dataclass(frozen=True, slots=True)
+class Quality:
+    """How good the transport was in the last two seconds.
+
+    Times in seconds, shares from 0 to 1, rates in bits a second of encrypted frames.
+    """
+
+    round_trip: float | None
+    """To the peer and back, as RTCP measures it; None until a report came back."""
+    loss_sent: float
+    """The share of one's own packets that the peer missed at first, by its last report."""
+    loss_received: float
+    """The share of the peer's packets that did not come, before any was sent again."""
+    jitter: float
+    """How much the times on the way of received sound vary (RFC 3550)."""
+    bit_rate_sent: int
+    bit_rate_received: int
+    freezes: int
+    """How often the peer's picture stood still although it was sent."""
+    frozen: float
+    """For how long, in all."""
+
+
+@dataclass(frozen=True, slots=True)
 class MediaFailed:
     """Media is over; nothing is sent or rendered any more. The last event."""
 
@@ -81,7 +104,14 @@ class PeerClosed:
 
 
 MediaEvent: TypeAlias = (
-    MediaConnected | FirstFrame | FrameRefused | EpochEntered | KeyWorn | MediaFailed | PeerClosed
+    MediaConnected
+    | FirstFrame
+    | FrameRefused
+    | EpochEntered
+    | KeyWorn
+    | Quality
+    | MediaFailed
+    | PeerClosed
 )
 
 

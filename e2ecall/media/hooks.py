@@ -152,6 +152,12 @@ def decoder_queue(
     )
 
 
+def statistics(receiver: RTCRtpReceiver, ssrc: int) -> StreamStatistics | None:
+    """Return what the reports say of a stream, once a packet of it came."""
+    table = cast("dict[int, StreamStatistics]", getattr(receiver, _STATISTICS))
+    return table.get(ssrc)
+
+
 def waiting_frames(receiver: RTCRtpReceiver) -> int:
     """Return how many decoded frames nobody has taken yet."""
     return cast("RemoteStreamTrack", receiver.track)._queue.qsize()  # noqa: SLF001
@@ -306,6 +312,8 @@ def _check_instances() -> None:
         (receiver, _STATISTICS, dict),
         (StreamStatistics(90_000), "_clockrate", int),
         (StreamStatistics(90_000), "jitter", int),
+        (StreamStatistics(90_000), "packets_received", int),
+        (StreamStatistics(90_000), "max_seq", object),
         (receiver, "_track", object),
         (RemoteStreamTrack("video"), "_queue", object),
         (sender, "_ssrc", int),

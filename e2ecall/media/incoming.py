@@ -22,6 +22,7 @@ from e2ecall.media.description import codecs, kind_of, receive_parameters
 from e2ecall.media.encoders.vp8 import check_picture
 from e2ecall.media.events import FirstFrame, FrameRefused, MediaEvent, ReceivedStats
 from e2ecall.media.jitter import AudioJitterBuffer, Fragment, JitterBuffer
+from e2ecall.media.quality import FreezeMeter
 from e2ecall.media.sinks import Sink
 from e2ecall.media.video_jitter import VideoJitterBuffer
 from e2ecall.protocol.messages import Codec, StreamDescription
@@ -82,6 +83,7 @@ class IncomingStream:
         self._waiting = hooks.FrameQueue(MAX_WAITING_FRAMES, MAX_WAITING_PIXELS)
         self._pixels = 0  # of the stream's pictures, as its last key frame says
         self._stopped = False
+        self.freezes = FreezeMeter()
         self._frames = self._bytes = self._decoded = self._refused = self._dropped = 0
 
     @property
@@ -95,6 +97,16 @@ class IncomingStream:
             lost=self._buffer.lost,
             dropped=self._dropped + self._waiting.dropped,
         )
+
+    @property
+    def arrivals(self) -> tuple[int, int, float]:
+        """Packets expected and received, and their jitter in seconds."""
+        receiver = self._receiver
+        known = None if receiver is None else hooks.statistics(receiver, self._described.ssrc)
+        if known is None or known.max_seq is None:
+            return 0, 0, 0.0
+        jitter = known.jitter / self._codec.clockRate
+        return known.packets_expected, known.packets_received, jitter
 
     async def start(self, transport: RTCDtlsTransport, rtcp_ssrc: int) -> None:
         """Register with the transport; packets are taken as soon as it is connected."""
@@ -217,6 +229,9 @@ class IncomingStream:
             self._decoded += 1
             if self._decoded == 1:
                 self._report(FirstFrame(self._stream, time.monotonic()))
+            if isinstance(frame, VideoFrame):
+                sent = (frame.pts or 0) / self._codec.clockRate
+                self.freezes.shown(time.monotonic(), sent, self._buffer.lost)
             await self._write(frame)
 
     async def _write(self, frame: AudioFrame | VideoFrame) -> None:

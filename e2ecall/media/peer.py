@@ -10,7 +10,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from e2ecall.media.epochs import EpochChange
-from e2ecall.media.events import FrameRefused, MediaEvent, MediaStats
+from e2ecall.media.events import FrameRefused, MediaEvent, MediaStats, Quality
 from e2ecall.media.identity import MediaIdentity
 from e2ecall.media.session import MediaSession, Settings
 from e2ecall.media.sinks import Sink
@@ -136,7 +136,8 @@ class MediaPeer:
         """Take an event of the session, in the program's own event loop."""
         free = _MAX_EVENTS - self._send_event.statistics().current_buffer_used
         # Nobody reads: keep the room for what must not be missed.
-        if free > _ROOM_FOR_FINAL_EVENTS or (free > 0 and not isinstance(event, FrameRefused)):
+        expendable = isinstance(event, FrameRefused | Quality)
+        if free > (_ROOM_FOR_FINAL_EVENTS if expendable else 0):
             try:
                 self._send_event.send_nowait(event)
             except (anyio.ClosedResourceError, anyio.BrokenResourceError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from aiortc import RTCDtlsTransport, RTCIceTransport, RTCRtpSender
+from aiortc.stats import RTCRemoteInboundRtpStreamStats
 
 from e2ecall.errors import LocalProtocolError, MediaError, RemoteProtocolError
 from e2ecall.media import description, hooks
@@ -25,11 +26,13 @@ from e2ecall.media.events import (
     MediaFailed,
     MediaStats,
     PeerClosed,
+    Quality,
 )
 from e2ecall.media.ice import RelayConnection, allocate, relay_gatherer
 from e2ecall.media.identity import MediaIdentity
 from e2ecall.media.incoming import IncomingStream
 from e2ecall.media.outgoing import OutgoingAudio, OutgoingStream, OutgoingVideo
+from e2ecall.media.quality import Counted, QualityMeter
 from e2ecall.media.sinks import NullSink, Sink
 from e2ecall.media.sources import AudioSource, Source, VideoSource
 from e2ecall.protocol.description import (
@@ -55,6 +58,7 @@ class Settings:
     silence_timeout: float = 12.0
     """Without anything authentic from the peer; it reports at least every 1.5 s."""
     watch_interval: float = 0.5
+    quality_interval: float = 2.0
     undecryptable_frames: int = 150
     """Refused frames with no authentic one of any stream between: about 2 s of a call."""
     networks: tuple[ipaddress.IPv4Network, ...] = RELAYED_NETWORKS
@@ -251,6 +255,7 @@ class MediaSession:
                 await self._ready_to_send.wait()
                 await self._send(dtls)
                 self._report(MediaConnected(time.monotonic()))
+                self._spawn(self._tell_quality())
                 event = await self._watch(dtls)
             else:
                 event = MediaFailed(failure)
@@ -297,6 +302,36 @@ class MediaSession:
             hooks.observe_feedback(sender, track.feedback)
             await sender.send(description.send_parameters(described))
             self._senders.append(sender)
+
+    async def _tell_quality(self) -> None:
+        meter = QualityMeter(time.monotonic())
+        while True:
+            await asyncio.sleep(self._settings.quality_interval)
+            quality: Quality = meter.measure(await self._counted(), time.monotonic())
+            self._report(quality)
+
+    async def _counted(self) -> Counted:
+        sent = [track.stats for track in self._outgoing.values()]
+        incoming = tuple(self._incoming.values())
+        arrivals = [stream.arrivals for stream in incoming]
+        reports = [
+            entry
+            for sender in self._senders
+            for entry in (await sender.getStats()).values()
+            if isinstance(entry, RTCRemoteInboundRtpStreamStats)
+        ]
+        return Counted(
+            bytes_sent=sum(stats.bytes for stats in sent),
+            bytes_received=sum(stream.stats.bytes for stream in incoming),
+            packets_expected=sum(expected for expected, _, _ in arrivals),
+            packets_received=sum(received for _, received, _ in arrivals),
+            freezes=sum(stream.freezes.freezes for stream in incoming),
+            frozen=sum(stream.freezes.frozen for stream in incoming),
+            # Until its first answer aiortc has None there.
+            round_trips=tuple(r.roundTripTime for r in reports if r.roundTripTime is not None),
+            lost_by_peer=tuple(report.fractionLost / 256 for report in reports),
+            jitter=arrivals[0][2] if arrivals else 0.0,
+        )
 
     async def _watch(self, dtls: RTCDtlsTransport) -> MediaEvent:
         self._heard()

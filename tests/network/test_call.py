@@ -75,3 +75,26 @@ async def test_a_call_outlives_an_outage(tmp_path):
         await decoded(callee, sound + 50, picture + 20)
         await callee.do("hangup")
         await caller.event("Ended")
+
+
+async def test_the_program_is_told_of_the_network(tmp_path):
+    """Quality tells the round trip of the network, and the loss of the bad direction alone."""
+    async with network() as hosts:
+        for host in ("caller", "callee"):
+            await hosts.shape(host, up=Conditions(delay=0.04), down=Conditions(delay=0.04))
+        await hosts.shape("callee", down=Conditions(delay=0.04, loss=0.1))
+        async with peers_on(hosts, tmp_path, "asyncio") as (caller, callee):
+            await talk(caller, callee)
+            told = {"caller": [], "callee": []}
+            with anyio.fail_after(PATIENCE):
+                for name, one in (("caller", caller), ("callee", callee)):
+                    while len(told[name]) < 4:
+                        told[name].append(await one.event("Quality"))
+            trips = [event["round_trip"] for event in told["caller"] if event["round_trip"]]
+            # 160 ms by the links, and what a busy machine adds.
+            assert min(trips) >= 0.155
+            assert min(trips) < 0.4
+            assert max(event["loss_received"] for event in told["callee"]) > 0.04
+            assert max(event["loss_received"] for event in told["caller"]) < 0.04
+            await caller.do("hangup")
+            await callee.event("Ended")
