@@ -28,6 +28,10 @@ _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EFAULT, errno.EINV
 _UNSEGMENTED: Final = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.EOPNOTSUPP})
 """What a kernel, route or network card that cannot cut this run answers."""
 
+_COOKIE: Final = b"\x21\x12\xa4\x42"
+"""RFC 8489 section 5: in bytes 4 to 7 of each STUN header, which has 20."""
+_STUN_HEADER: Final = 20
+
 _ONE = ctypes.c_uint(1)
 _COUNTS = [ctypes.c_uint(n) for n in range(BATCH + 1)]
 _DO_NOT_WAIT = ctypes.c_int(MSG_DONTWAIT)
@@ -241,7 +245,7 @@ class Forwarder:
         if target is None or target.until <= now:
             self._entries.pop(key, None)
             return None
-        if len(self._entries) >= self._reader.records:
+        if max(len(self._entries), len(self._bandwidths)) >= self._reader.records:
             self._entries.clear()
             self._bandwidths.clear()
         bandwidth = self._bandwidths.get(name)
@@ -253,11 +257,16 @@ class Forwarder:
 
     def _hand_over(self, slot: int, length: int) -> None:
         """Give a datagram and its sender to the process that decides, or drop it."""
-        start = self._received.starts[slot]
+        start, buffer = self._received.starts[slot], self._received.buffer
         if length > MAX_DATAGRAM:
             self._counts[tallies.MALFORMED] += 1
-        elif not length or self._received.buffer[start] > 0x4F:
+        elif not length or buffer[start] > 0x4F:
             self._counts[tallies.NOT_STUN] += 1
+        elif buffer[start] < 0x40 and (
+            length < _STUN_HEADER or buffer[start + 4 : start + 8] != _COOKIE
+        ):
+            # What hits by chance, answers of others to forged questions above all, goes no further.
+            self._counts[tallies.MALFORMED] += 1
         else:
             message = self._received.view[self._received.keys[slot] : start + length]
             try:

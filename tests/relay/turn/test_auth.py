@@ -17,10 +17,12 @@ from relay.turn.auth import (
     Nonces,
     long_term_key,
 )
+from relay.turn.errors import STUNError
 from relay.turn.stun import (
     MESSAGE_INTEGRITY_SHA256,
     MessageClass,
     Method,
+    STUNMessage,
     encode_message,
     parse_message,
 )
@@ -295,6 +297,33 @@ def test_sha256_key():
     """The key is SHA-256 over username, realm and password (RFC 8489 section 18.5.1.2; TURN-24)."""
     expected = hashlib.sha256(b"user:realm:pass").digest()
     assert long_term_key("user", "realm", "pass", PasswordAlgorithm.SHA256) == expected
+
+
+APPENDIX_B = bytes.fromhex(
+    "0001009c2112a44278ad3433c6ad72c029da412e001e00204a3cf38fef6992bda952c6780417da0f24819415569e60"
+    "b205c46e41407f1704001500296f624d61744a6f733241414143662f2f3439396b39353464364f4c33346f4c3946"
+    "53547679363473410000000014000b6578616d706c652e6f726700001c0020e4686c8f0edeb59013e07090010a93ef"
+    "ccbccc544c0a45d9f830aa6d6f735a01"
+)
+
+
+def test_sha256_as_the_rfc_has_it():
+    """The request of RFC 8489 appendix B matches under its key, another key's does not; it cannot
+    be read whole, as its length wrongly counts the header (TURN-24, TURN-01).
+    """
+    username = "\u30de\u30c8\u30ea\u30c3\u30af\u30b9"
+    covered, mac = APPENDIX_B[:-36], APPENDIX_B[-32:]
+    message = STUNMessage(
+        Method.BINDING, MessageClass.REQUEST, b"", (), None, (covered, mac), False
+    )
+    password = "TheMatrIX"
+    key = long_term_key(username, "example.org", password, PasswordAlgorithm.SHA256)
+    message.verify_integrity(key)
+    other = long_term_key(username, "example.org", password, PasswordAlgorithm.MD5)
+    with pytest.raises(STUNError):
+        message.verify_integrity(other)
+    with pytest.raises(STUNError, match="length"):
+        parse_message(APPENDIX_B)
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,19 @@ def test_a_route_that_changes_within_a_batch(length, change):
             assert mine.recv(100) == INTO + b"\0\1\2"
         else:
             assert ours.recv(100)[length:] == OUT + b"\0\1\2"
+
+
+def test_what_a_worker_remembers_is_bounded():
+    """Senders who came and went leave nothing behind that grows (TURN-45)."""
+    writer = RouteWriter(mmap.mmap(-1, table_size(RECORDS)), RECORDS, bytes(range(32)))
+    reader = RouteReader(writer._memory, RECORDS)
+    counts = open_tallies(mmap.mmap(-1, BLOCK), 0)
+    forwarder = Forwarder([-1], 0, IPV4_NAME, -1, reader, counts)
+    for port in range(1, 5 * RECORDS):
+        name = encode_name(("127.0.0.1", port))
+        writer.publish(route_key(0, name, OUT), 2.0, 0, name, INTO)
+        assert forwarder._find(name + OUT, 1.0) is not None
+        writer.withdraw(route_key(0, name, OUT))
+        assert forwarder._find(name + OUT, 1.0) is None
+        assert len(forwarder._entries) <= RECORDS
+        assert len(forwarder._bandwidths) <= RECORDS

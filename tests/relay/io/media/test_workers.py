@@ -37,6 +37,7 @@ pytestmark = [
     pytest.mark.skipif(not IS_AVAILABLE, reason="this machine has the portable loop only"),
 ]
 
+BINDING = bytes.fromhex("000100002112a442") + bytes(12)
 FORTH, BACK = 0x4001, 0x4FFF
 ROOT = Path(relay.__file__).parent.parent
 
@@ -502,6 +503,22 @@ async def test_only_datagrams_are_forwarded_by_workers():
             routes.withdraw(key)
 
 
+async def test_garbage_does_not_reach_the_control_process(monkeypatch):
+    """T6: a flood of what is no STUN is the workers' to drop, and takes no room from requests
+    (TURN-55, TURN-58).
+    """
+    monkeypatch.setattr(planes, "HANDOVER_BUFFER", 4096)
+    async with serving() as server, AsyncExitStack() as stack:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.connect(server.address)
+            for number in range(400):  # no checkpoint: this process is busy
+                kind = (bytes(1000), b"\x3f" * 1000, BINDING[:19], b"\x01", BINDING[1:] + b"\0")
+                stranger.send(kind[number % 5])
+        await server.until(lambda: server.counters.drops[Drop.MALFORMED] == 400)
+        assert server.counters.drops[Drop.BUSY] == 0
+        assert await passes(*await open_pair(stack, server.address))
+
+
 async def test_a_busy_control_process(monkeypatch):
     """T6: what the control process does not take is dropped and counted, forwarding goes on
     (TURN-58).
@@ -512,7 +529,7 @@ async def test_a_busy_control_process(monkeypatch):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.connect(server.address)
             for _ in range(400):  # no checkpoint: this process is busy
-                stranger.send(bytes(1000))
+                stranger.send(BINDING + bytes(980))
         await server.until(lambda: server.counters.packets_in >= 400)
         assert server.counters.drops[Drop.BUSY] > 100
         assert await passes(first, second)
