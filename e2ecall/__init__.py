@@ -19,7 +19,9 @@ from e2ecall.client import (
     Quality,
     Ringing,
     Sas,
+    Text,
     TextMessage,
+    VideoAsked,
 )
 from e2ecall.errors import (
     ConnectionFailedError,
@@ -36,6 +38,7 @@ from e2ecall.errors import (
     VerificationFailedError,
 )
 from e2ecall.protocol.call_events import EndReason
+from e2ecall.protocol.messages import LeaveReason
 from relay.wire.messages import Policy
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "FramesRefused",
     "IdentityChangedError",
     "IncomingCall",
+    "LeaveReason",
     "LocalProtocolError",
     "MediaError",
     "MediaState",
@@ -65,7 +69,9 @@ __all__ = [
     "Ringing",
     "Sas",
     "StoreError",
+    "Text",
     "TextMessage",
     "UsernameTakenError",
     "VerificationFailedError",
+    "VideoAsked",
 ]

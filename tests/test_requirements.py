@@ -25,7 +25,7 @@ REASON = re.compile(
 # that the protocol's core has to withstand; then those of the TURN server.
 ATTACKS = [
     *("R1", "R2", "R3", "R4", "R5", "R6", "R8", "R12"),
-    *("P3", "P4", "P5", "P6"),
+    *("P1", "P2", "P3", "P4", "P5", "P6"),
     *("N2", "N3"),
     *("M1", "M2", "M3"),
     *("S1", "S2", "S3", "S4"),

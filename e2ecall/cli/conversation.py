@@ -3,7 +3,7 @@
 How the call begins is `call` and `listen`; what is sent is `media`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import anyio
@@ -22,6 +22,8 @@ from e2ecall.client import (
     Quality,
     Ringing,
     Sas,
+    Text,
+    VideoAsked,
 )
 from e2ecall.errors import E2ECallError
 from e2ecall.protocol.call_events import EndReason
@@ -39,6 +41,7 @@ _ENDS: Final = {
     EndReason.MEDIA_FAILED: "sound and picture could not be sent or received",
     EndReason.CONNECTION_LOST: "the connection was lost",
     EndReason.PEER_FAILED: "something failed at the other end",
+    EndReason.CALL_BACK: "they will call back",
     EndReason.SUPERSEDED: "they were calling at the same moment",
 }
 
@@ -138,6 +141,18 @@ def _is_verified(me: Client, peer: str) -> bool:
     return any(contact.address == peer and contact.verified for contact in me.contacts())
 
 
+def _describe(state: MediaState) -> str:
+    """Say what the other end does, in a sentence or two."""
+    if state.held:
+        text = "They have put the call on hold."
+    else:
+        sound, picture = "off" if state.muted else "on", "on" if state.camera else "off"
+        text = f"Their microphone is {sound}, their camera {picture}."
+        if state.screen:
+            text += " They share their screen."
+    return f"{text} They record this call." if state.recording else text
+
+
 def _tell(event: CallEvent, call: Call, output: Output) -> None:
     match event:
         case Ringing():
@@ -154,14 +169,13 @@ def _tell(event: CallEvent, call: Call, output: Output) -> None:
             output.tell(f"Connected with {call.peer}.", "connected")
         case FirstVideo():
             output.tell("Their picture is here.", "video")
-        case MediaState(muted, camera):
-            sound, picture = "off" if muted else "on", "on" if camera else "off"
-            output.tell(
-                f"Their microphone is {sound}, their camera {picture}.",
-                "media_state",
-                muted=muted,
-                camera=camera,
-            )
+        case MediaState():
+            output.tell(_describe(event), "media_state", **asdict(event))
+        case Text(text):
+            output.tell(f"{call.peer} writes: {text}", "text", text=text)
+        case VideoAsked(video):
+            wish = "to see you" if video else "to go on without your picture"
+            output.tell(f"They would like {wish}.", "video_asked", video=video)
         case FramesRefused(count):
             output.tell(
                 f"{count} frames were not authentic and were dropped.",

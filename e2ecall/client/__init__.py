@@ -13,6 +13,8 @@ from e2ecall.client.events import (
     Quality,
     Ringing,
     Sas,
+    Text,
+    VideoAsked,
 )
 from e2ecall.client.inbox import TextMessage
 from e2ecall.client.moving import DeviceInfo
@@ -32,5 +34,7 @@ __all__ = [
     "Quality",
     "Ringing",
     "Sas",
+    "Text",
     "TextMessage",
+    "VideoAsked",
 ]

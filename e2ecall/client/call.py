@@ -3,21 +3,22 @@
 How it is carried out is `e2ecall.client.calllife`; what is allowed, `e2ecall.protocol.call`.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from e2ecall.client import events as public
-from e2ecall.client.calllife import CallLife
-from e2ecall.client.callmedia import MediaChoice
+from e2ecall.client.callcontrols import CallControls
+from e2ecall.client.callmedia import MediaChoice, keeps
 from e2ecall.client.iteration import Following
 from e2ecall.errors import LocalProtocolError
-from e2ecall.protocol.call_table import CallState
+from e2ecall.protocol.messages import LeaveReason
 
 if TYPE_CHECKING:
     from e2ecall.media.sinks import Sink
     from e2ecall.media.sources import AudioSource, VideoSource
 
 
-class Call(CallLife):
+class Call(CallControls):
     """A call that was placed or that comes in. Ends by itself; leaving the client ends it too.
 
     Methods may be cancelled at any time: what was asked for then happens or not, and the call
@@ -41,19 +42,6 @@ class Call(CallLife):
         """
         return Following(self._next_event)
 
-    async def mute(self, muted: bool = True) -> None:
-        """Send silence of the same size and rate instead of the microphone, or the microphone."""
-        await self.media.mute(muted)
-        if self._machine.state in {CallState.CONNECTING, CallState.CONNECTED}:
-            self._machine.set_media_state(
-                muted=muted, camera=self.media.sends_video, now=self._clock()
-            )
-            self._pump()
-
-    async def unmute(self) -> None:
-        """Send the microphone again."""
-        await self.mute(muted=False)
-
     async def confirm_sas(self) -> None:
         """The spoken codes were compared and are the same: this identity is verified now.
 
@@ -64,9 +52,13 @@ class Call(CallLife):
             raise LocalProtocolError("there is no code to compare yet")
         await self._confirm(self._machine.remote)
 
-    async def hangup(self) -> None:
-        """End the call, in whichever way its state asks for, and wait until all is released."""
-        self.leave()
+    async def hangup(self, reason: LeaveReason = LeaveReason.NORMAL) -> None:
+        """End the call, in whichever way its state asks for, and wait until all is released.
+
+        ``reason`` is what the other person is told: nothing, that another call goes on
+        (OTHER_CALL), or that this end will call back (CALL_BACK).
+        """
+        self.leave(reason)
         await self.closed.wait()
 
     def use(
@@ -77,6 +69,7 @@ class Call(CallLife):
     ) -> None:
         """Say what to send and where to play; before the call is accepted."""
         self._choice = MediaChoice(audio, video, output)
+        self._wanted = replace(self._wanted, camera=video is not None, recording=keeps(output))
         if self._media is not None:
             self._media.use(self._choice)
 
@@ -122,6 +115,6 @@ class IncomingCall:
         await self._call.accept()
         return self._call
 
-    async def decline(self) -> None:
-        """Do not answer, and tell the caller."""
-        await self._call.hangup()
+    async def decline(self, reason: LeaveReason = LeaveReason.NORMAL) -> None:
+        """Do not answer, and tell the caller; ``reason`` is as for `Call.hangup`."""
+        await self._call.hangup(reason)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from e2ecall.media.sinks import Sink
     from e2ecall.media.sources import AudioSource, Source, VideoSource
 
-STREAMS = (Stream.MICROPHONE, Stream.CAMERA)
-"""Every call describes both, so that a camera can come later without a new transport."""
+STREAMS = (Stream.MICROPHONE, Stream.CAMERA, Stream.SCREEN)
+"""Every call describes these, so that a picture can come later without a new transport."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +117,24 @@ class CallMedia:
             EpochChange(event.keys.keys.epoch, senders, receiving, event.send, OLD_KEYS_LIFETIME)
         )
 
-    async def mute(self, muted: bool) -> None:
-        """Replace the microphone by silence of the same size and rate, or not."""
-        await self._peer.set_muted(Stream.MICROPHONE, muted)
+    async def hold_back(self, stream: Stream, held: bool) -> None:
+        """Send silence of the same size and rate, or a black picture, instead; or go on."""
+        await self._peer.set_muted(stream, held)
+
+    async def silence(self, stream: Stream, silenced: bool) -> None:
+        """Do not play or show what comes of the peer's stream; or go on."""
+        await self._peer.set_silenced(stream, silenced)
+
+    async def show(self, stream: Stream, source: "VideoSource | None") -> None:
+        """Send this picture from now on, or none; the former source is closed."""
+        if self._prepared:
+            await self._peer.set_source(stream, source)
+            return
+        former = self._sources.pop(stream, None)
+        if source is not None:
+            self._sources[stream] = source
+        if former is not None:
+            former.close()
 
     def stats(self) -> "MediaStats":
         """Return the counters so far."""
@@ -128,6 +143,11 @@ class CallMedia:
     async def close(self) -> None:
         """End the transport; idempotent."""
         await self._peer.close()
+
+
+def keeps(output: "Sink | None") -> bool:
+    """Return whether a sink keeps what it gets, so that the peer has to know (CALL-32)."""
+    return bool(getattr(output, "keeps", False))
 
 
 def _frame_keys(keys: MediaKeys) -> tuple[dict[Stream, SFrameSender], tuple[FrameKey, ...]]:

@@ -7,6 +7,7 @@ call lives and ends is `e2ecall.client.calllife`. Decides nothing about what is 
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import asdict, astuple
 from typing import Any, Final
 
 import anyio
@@ -14,9 +15,10 @@ from anyio.abc import TaskGroup
 
 from e2ecall.client import events as public
 from e2ecall.client.calllink import CallLink
-from e2ecall.client.callmedia import CallMedia, MediaChoice
+from e2ecall.client.callmedia import STREAMS, CallMedia, MediaChoice, keeps
 from e2ecall.errors import E2ECallError, LocalProtocolError, MediaError, RemoteProtocolError
 from e2ecall.protocol import call as protocol
+from e2ecall.protocol.call_core import MEDIA_STATES
 from e2ecall.protocol.call_events import (
     Alert,
     Ended,
@@ -24,17 +26,20 @@ from e2ecall.protocol.call_events import (
     NewEpoch,
     PeerMediaState,
     PeerRinging,
+    PeerText,
     RekeyDue,
     RekeyProposed,
     RemoteCandidates,
     SasReady,
     StartMedia,
+    VideoAsked,
 )
 from e2ecall.protocol.call_events import CallEvent as ProtocolEvent
 from e2ecall.protocol.call_exchange import CalleeSecrets, RekeySecrets
 from e2ecall.protocol.call_table import CallState, Role
 from e2ecall.protocol.callkeys import Party
-from e2ecall.protocol.messages import CallMessage, Candidate, Offer
+from e2ecall.protocol.controls import Controls
+from e2ecall.protocol.messages import CallMessage, Candidate, LeaveReason, Offer, Stream
 from relay.wire.messages import Ticket, TurnCredential
 
 MAX_EVENTS: Final = 256
@@ -65,6 +70,9 @@ class CallSteps:
         """Made by the client. ``by_itself`` is for the callee after glare, who accepts at once."""
         self._machine = machine
         self._choice = choice
+        self._wanted = Controls(camera=choice.video is not None, recording=keeps(choice.output))
+        self._peer_muted = False
+        self._controlling = anyio.Lock()
         self._by_itself = by_itself
         self._link: CallLink | None = None
         self._media: CallMedia | None = None
@@ -209,9 +217,12 @@ class CallSteps:
         self._machine.on_time(self._clock())
         self._pump()
 
-    def leave(self) -> None:
-        """End the call in whichever way its state asks for, without waiting."""
-        self._machine.leave(self._clock())
+    def leave(self, reason: LeaveReason = LeaveReason.NORMAL) -> None:
+        """End the call in whichever way its state asks for, without waiting.
+
+        ``reason`` is what the peer is told: NORMAL, OTHER_CALL or CALL_BACK.
+        """
+        self._machine.leave(self._clock(), reason)
         self._pump()
 
     def fail(self, reason: EndReason) -> None:
@@ -255,6 +266,7 @@ class CallSteps:
                 if self._by_itself:
                     self._spawn(self._accept_by_itself)
             case StartMedia():
+                self._say_controls()
                 self._remote_candidates = event.remote_candidates
                 self._spawn(self._start_media, event)
             case RemoteCandidates(candidates):
@@ -262,8 +274,8 @@ class CallSteps:
                 self._remote_candidates += candidates
             case RekeyDue() | RekeyProposed() | NewEpoch():
                 self._rekey(event)
-            case PeerMediaState(muted, camera):
-                self._tell(public.MediaState(muted, camera))
+            case PeerMediaState() | PeerText() | VideoAsked():
+                self._tell(_told_by_peer(event))
             case Ended(reason, by_peer):
                 self._ended = public.Ended(reason, by_peer)
                 self._tell(self._ended)
@@ -272,6 +284,19 @@ class CallSteps:
                 self.preparing.cancel()
                 # From here on, not from the next message on: one may be stuck on its way.
                 self._goodbye.deadline = anyio.current_time() + GOODBYE_TIMEOUT
+
+    def _say_controls(self) -> None:
+        """Tell the peer what this end lets out, where it was told something else."""
+        if self._machine.state in MEDIA_STATES and self._machine.controls != self._wanted:
+            self._machine.set_media_state(**asdict(self._wanted), now=self._clock())
+
+    async def _apply_controls(self) -> None:
+        """Have media send and play what the user wants, and no more."""
+        wanted = self._wanted
+        for stream in STREAMS:
+            await self.media.hold_back(stream, not wanted.lets_out(stream))
+            quiet = wanted.held or (self._peer_muted and stream is Stream.MICROPHONE)
+            await self.media.silence(stream, quiet)
 
     def _rekey(self, event: RekeyDue | RekeyProposed | NewEpoch) -> None:
         match event:
@@ -313,7 +338,9 @@ class CallSteps:
             await self.media.prepare()
             while not (self._gathered and self._remote_candidates):
                 await self._changed.wait()
-            await self.media.start(self._machine.role, start, self._remote_candidates)
+            async with self._controlling:
+                await self._apply_controls()
+                await self.media.start(self._machine.role, start, self._remote_candidates)
         except E2ECallError as error:
             _log.warning("media cannot start: %s", error)
             self.fail(EndReason.MEDIA_FAILED)
@@ -323,3 +350,13 @@ class CallSteps:
             await self.accept()
         except LocalProtocolError as error:
             _log.info("a call that crossed the own one was not accepted: %s", error)
+
+
+def _told_by_peer(event: PeerMediaState | PeerText | VideoAsked) -> public.CallEvent:
+    match event:
+        case PeerMediaState(says):
+            return public.MediaState(*astuple(says))
+        case PeerText(text):
+            return public.Text(text)
+        case VideoAsked(video):
+            return public.VideoAsked(video)

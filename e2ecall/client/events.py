@@ -37,10 +37,32 @@ class FirstVideo:
 
 @dataclass(frozen=True, slots=True)
 class MediaState:
-    """What the peer says of its microphone and camera."""
+    """What the peer says that it sends and does."""
 
     muted: bool
     camera: bool
+    screen: bool = False
+    held: bool = False
+    """It has put this call on hold: it sends nothing, and plays nothing."""
+    recording: bool = False
+    """It records what this end sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The peer wrote something, of any characters: not to be given to a terminal as they are."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoAsked:
+    """The peer asks for this end's camera, or with ``video`` false to go on without.
+
+    Nothing has changed: `Call.camera` is the answer, or none is given.
+    """
+
+    video: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +104,14 @@ class Ended:
 
 
 CallEvent: TypeAlias = (
-    Ringing | Sas | Connected | FirstVideo | MediaState | FramesRefused | Quality | Ended
+    Ringing
+    | Sas
+    | Connected
+    | FirstVideo
+    | MediaState
+    | Text
+    | VideoAsked
+    | FramesRefused
+    | Quality
+    | Ended
 )

@@ -84,6 +84,8 @@ class IncomingStream:
         self._pixels = 0  # of the stream's pictures, as its last key frame says
         self._stopped = False
         self.freezes = FreezeMeter()
+        self.silenced = False
+        """Whether what comes is not to be heard or seen here; it is decrypted and decoded."""
         self._frames = self._bytes = self._decoded = self._refused = self._dropped = 0
 
     @property
@@ -235,6 +237,11 @@ class IncomingStream:
             await self._write(frame)
 
     async def _write(self, frame: AudioFrame | VideoFrame) -> None:
+        if self.silenced:
+            if isinstance(frame, VideoFrame):
+                return
+            for plane in frame.planes:  # so that what is recorded keeps its time
+                plane.update(bytes(plane.buffer_size))
         try:
             await self._sink.write(self._stream, frame, frame.pts or 0)
         except Exception:

@@ -51,6 +51,9 @@ logger: Final = logging.getLogger(__name__)
 KEY_FRAME_INTERVAL: Final = 0.5
 """Seconds between key frames that the peer asks for: each is several times a usual frame."""
 
+DEFAULT_FRAME_RATE: Final = 30
+"""Pictures a second of a stream that has no source yet."""
+
 _BLACK_SIZE: Final = (640, 360)
 _RATE_WINDOW: Final = 1.0
 
@@ -80,6 +83,7 @@ class OutgoingStream(MediaStreamTrack):
         self._first: asyncio.Task[bytes | None] | None = None
         self._frames = self._bytes = self._key_frames = 0
         self._prepared = False
+        self._changes = 0  # of the source: what the former one gave is not sent any more
         self.muted = False
 
     @property
@@ -89,7 +93,7 @@ class OutgoingStream(MediaStreamTrack):
 
     async def prepare(self) -> None:
         """Open the encoder and read the first frame, once, so that the start costs no time."""
-        if not self._prepared:
+        if not (self._prepared or self._absent):
             self._prepared = True
             await self._worker.run(self._open)
 
@@ -100,7 +104,8 @@ class OutgoingStream(MediaStreamTrack):
         """
         self._key = _Key(encryptor)
         self._worn = worn
-        self._first = asyncio.get_running_loop().create_task(self._worker.run(self._produce))
+        if not self._absent:
+            self._first = asyncio.get_running_loop().create_task(self._worker.run(self._produce))
 
     def change_key(self, encryptor: SFrameSender) -> None:
         """Encrypt the next frame, and all after it, with this sender (SFRAME-10)."""
@@ -113,11 +118,16 @@ class OutgoingStream(MediaStreamTrack):
             MediaStreamError: the stream was stopped, or its encoder or key is at its end.
         """
         while self.readyState == "live":
+            await self._wait_for_source()
+            changes = self._changes
             wait, timestamp = self._pacer.next(time.monotonic())
             if wait:
                 await asyncio.sleep(wait)
             data = await self._next()
-            if data is not None:
+            if data is None:
+                continue
+            self._check_wear()
+            if changes == self._changes:
                 self._count(data)
                 packet = Packet(data)
                 packet.pts, packet.time_base = timestamp, self._time_base
@@ -164,9 +174,19 @@ class OutgoingStream(MediaStreamTrack):
     def _count(self, data: bytes) -> None:
         self._frames += 1
         self._bytes += len(data)
+
+    def _check_wear(self) -> None:
         key = self._key
         if key is not None and key.frames == WORN_FRAMES and self._worn is not None:
             self._worn(epoch_of(key.encryptor.kid))
+
+    @property
+    def _absent(self) -> bool:
+        """Whether there is nothing to send, and so nothing to wait for."""
+        return False
+
+    async def _wait_for_source(self) -> None:
+        """Return when there is something to send."""
 
     @abstractmethod
     def _open(self) -> None: ...
@@ -215,18 +235,24 @@ class OutgoingAudio(OutgoingStream):
 
 
 class OutgoingVideo(OutgoingStream):
-    """A picture; muted, ended and failed sources become black, once a second."""
+    """A picture; muted, ended and failed sources become black, once a second.
+
+    Without a source nothing is sent; one may come, go and be exchanged at any time.
+    """
 
     kind = "video"
     _codec = Codec.VP8
 
-    def __init__(self, source: VideoSource, name: str) -> None:
-        self._frame_rate = min(max(int(source.frame_rate), 1), MAX_FRAME_RATE)
+    def __init__(self, source: VideoSource | None, name: str) -> None:
+        self._frame_rate = _frame_rate_of(source)
         super().__init__(
             clock=VIDEO_CLOCK, ticks_per_frame=VIDEO_CLOCK // self._frame_rate, name=name
         )
         self._given = source
-        self._source: VideoSource | None = source
+        self._source = source
+        self._there = asyncio.Event()
+        if source is not None:
+            self._there.set()
         self._control = BitrateControl()
         self._encoder = VP8Encoder(self._frame_rate, self._control.bit_rate)
         self._ahead: VideoFrame | None = None
@@ -235,6 +261,27 @@ class OutgoingVideo(OutgoingStream):
         self._key_frame_wanted = True
         self._key_frame_at = float("-inf")
         self._recent: deque[tuple[float, int]] = deque()
+
+    async def change_source(self, source: VideoSource | None) -> None:
+        """Send this in the place of what was sent, or nothing; the former source is closed.
+
+        Key and counter stay as they are (CALL-35). When this returns, nothing of the former source
+        is sent any more. The source belongs to the stream from here on, also if cancelled.
+        """
+        self._there.clear()
+        self._changes += 1
+        first, self._first = self._first, None
+        if first is not None:
+            first.cancel()
+        former, self._given = self._given, source
+        if former is not None:
+            _close(former)  # which ends a read that blocks
+        try:
+            await self._worker.run(lambda: self._take(source))
+        finally:
+            if source is not None and source is self._given:
+                self._pacer.change(VIDEO_CLOCK // self._frame_rate)
+                self._there.set()
 
     def feedback(self, packet: AnyRtcpPacket) -> None:
         """Take a key frame request (RFC 4585, RFC 5104) or a bandwidth estimate (REMB)."""
@@ -249,6 +296,23 @@ class OutgoingVideo(OutgoingStream):
                 return
             now = time.monotonic()
             self._control.estimate(allowed, self._sent_rate(now), now)
+
+    @property
+    def _absent(self) -> bool:
+        return self._given is None
+
+    async def _wait_for_source(self) -> None:
+        await self._there.wait()
+
+    def _take(self, source: VideoSource | None) -> None:
+        """Go on with another source. In the thread, between two frames."""
+        self._ahead, self._source = None, source
+        frame_rate = _frame_rate_of(source)
+        if frame_rate != self._frame_rate:
+            self._frame_rate = frame_rate
+            self._encoder = VP8Encoder(frame_rate, self._control.bit_rate)
+        self._idle = 0
+        self._key_frame_wanted = True
 
     def _open(self) -> None:
         self._ahead = self._read()
@@ -313,4 +377,18 @@ class OutgoingVideo(OutgoingStream):
         return int(total * 8 / _RATE_WINDOW)
 
     def _close_source(self) -> None:
-        self._given.close()
+        if self._given is not None:
+            self._given.close()
+
+
+def _frame_rate_of(source: VideoSource | None) -> int:
+    if source is None:
+        return DEFAULT_FRAME_RATE
+    return min(max(int(source.frame_rate), 1), MAX_FRAME_RATE)
+
+
+def _close(source: VideoSource) -> None:
+    try:
+        source.close()
+    except Exception:
+        logger.exception("a source failed to close")

@@ -16,6 +16,10 @@ class Pacer:
         self._start: float | None = None
         self._ticks = 0
 
+    def change(self, ticks_per_frame: int) -> None:
+        """Go on at another rate, from the next frame on."""
+        self._ticks_per_frame = ticks_per_frame
+
     def next(self, now: float) -> tuple[float, int]:
         """Return the seconds to wait for the next frame and its timestamp in clock ticks."""
         if self._start is None:

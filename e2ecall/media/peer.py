@@ -14,7 +14,7 @@ from e2ecall.media.events import FrameRefused, MediaEvent, MediaStats, Quality
 from e2ecall.media.identity import MediaIdentity
 from e2ecall.media.session import MediaSession, Settings
 from e2ecall.media.sinks import Sink
-from e2ecall.media.sources import Source
+from e2ecall.media.sources import Source, VideoSource
 from e2ecall.media.thread import MediaThread
 from e2ecall.protocol.messages import Candidate, MediaDescription, Stream
 from e2ecall.protocol.sframe import SFrameReceiver, SFrameSender
@@ -120,6 +120,23 @@ class MediaPeer:
     async def set_muted(self, stream: Stream, muted: bool) -> None:
         """Send silence of the same size and rate, or a black picture once a second, instead."""
         await self._thread.run(self._session.set_muted, stream, muted)
+
+    async def set_silenced(self, stream: Stream, silenced: bool) -> None:
+        """Give silence to the sink in the place of the peer's sound, or no picture; or go on.
+
+        The peer is told nothing: what it sends is received as before.
+        """
+        await self._thread.run(self._session.set_silenced, stream, silenced)
+
+    async def set_source(self, stream: Stream, source: VideoSource | None) -> None:
+        """Exchange the source of a picture, after `prepare`; None closes it and sends nothing.
+
+        The stream keeps its key and counter. The source belongs to the peer from here on.
+
+        Raises:
+            LocalProtocolError: there is no such picture; the source was closed.
+        """
+        await self._thread.run(self._session.set_source, stream, source)
 
     def stats(self) -> MediaStats:
         """Return the counters so far, also after `close`."""

@@ -26,7 +26,12 @@ _SLACK: Final = SAMPLE_RATE // 10
 
 
 class RecorderSink:
-    """Writes H.264 and AAC to ``path``; pictures are scaled to ``width`` x ``height``."""
+    """Writes H.264 and AAC to ``path``; pictures are scaled to ``width`` x ``height``.
+
+    The other person is told that they are recorded (CALL-32).
+    """
+
+    keeps: Final = True
 
     def __init__(
         self,

@@ -85,6 +85,7 @@ class MediaSession:
         self._epochs: Epochs | None = None
         self._sinks: list[Sink] = []
         self._muted: set[Stream] = set()
+        self._silenced: set[Stream] = set()
         self._tasks: list[asyncio.Task[Any]] = []
         self._life: asyncio.Task[None] | None = None
         self._dtls_ended = asyncio.Event()
@@ -122,6 +123,21 @@ class MediaSession:
         (self._muted.add if muted else self._muted.discard)(stream)
         if stream in self._outgoing:
             self._outgoing[stream].muted = muted
+
+    async def set_silenced(self, stream: Stream, silenced: bool) -> None:
+        """See `MediaPeer.set_silenced`."""
+        (self._silenced.add if silenced else self._silenced.discard)(stream)
+        if stream in self._incoming:
+            self._incoming[stream].silenced = silenced
+
+    async def set_source(self, stream: Stream, source: VideoSource | None) -> None:
+        """See `MediaPeer.set_source`."""
+        track = self._outgoing.get(stream)
+        if not isinstance(track, OutgoingVideo) or self._closed:
+            if source is not None:
+                source.close()
+            raise LocalProtocolError("this media transport sends no such picture")
+        await track.change_source(source)
 
     # --- after it -------------------------------------------------------------------------------
 
@@ -197,8 +213,8 @@ class MediaSession:
             given, name = sources.get(stream), stream.name.lower()
             if description.kind_of(stream) == "audio":
                 self._outgoing[stream] = OutgoingAudio(cast("AudioSource | None", given), name)
-            elif given is not None:
-                self._outgoing[stream] = OutgoingVideo(cast("VideoSource", given), name)
+            else:
+                self._outgoing[stream] = OutgoingVideo(cast("VideoSource | None", given), name)
         for stream, track in self._outgoing.items():
             track.muted = stream in self._muted
 
@@ -235,6 +251,7 @@ class MediaSession:
                 verdict=self._judge,
                 authenticated=epochs.authenticated,
             )
+            incoming.silenced = described.stream in self._silenced
             self._incoming[described.stream] = incoming
             await incoming.start(dtls, rtcp_ssrc)
             self._spawn(incoming.deliver())

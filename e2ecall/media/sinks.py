@@ -18,7 +18,11 @@ DecodedFrame: TypeAlias = AudioFrame | VideoFrame
 
 @runtime_checkable
 class Sink(Protocol):
-    """Takes decoded frames of one or more streams."""
+    """Takes decoded frames of one or more streams.
+
+    One that keeps them, in a file or elsewhere, has an attribute ``keeps`` that is true: then the
+    other person is told that they are recorded (CALL-32).
+    """
 
     async def write(self, stream: Stream, frame: DecodedFrame, rtp_time: int) -> None:
         """Take a frame; the next one of this stream comes when this returns.

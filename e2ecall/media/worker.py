@@ -22,7 +22,7 @@ _Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 
 class Worker:
-    """One daemon thread; made, used and closed on one running asyncio loop."""
+    """One daemon thread, from the first call on; made, used and closed on one asyncio loop."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
@@ -30,7 +30,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
-        self._thread.start()
+        self._started = False
 
     async def run(self, function: Callable[[], T]) -> T:
         """Return what ``function`` returns in the thread, or raise what it raises.
@@ -42,6 +42,9 @@ class Worker:
         """
         if self._closed:
             raise MediaError("this stream is closed")
+        if not self._started:
+            self._started = True
+            self._thread.start()
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put((function, future))
         return await future
@@ -51,6 +54,8 @@ class Worker:
         if not self._closed:
             self._closed = True
             self._jobs.put(None)
+        if not self._started:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._ended.wait()

@@ -12,20 +12,20 @@ from typing import Final, Self
 
 from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 from e2ecall.protocol.call_channel import UNSIGNED
+from e2ecall.protocol.call_controls import CallControls
 from e2ecall.protocol.call_core import MEDIA_STATES
 from e2ecall.protocol.call_events import (
     Alert,
     EndReason,
-    PeerMediaState,
     PeerRinging,
     RemoteCandidates,
     SasReady,
     StartMedia,
 )
 from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets
-from e2ecall.protocol.call_rekey import CallRekeying
 from e2ecall.protocol.call_table import Action, CallState, Received, Role
 from e2ecall.protocol.callkeys import Party, verify_commitment
+from e2ecall.protocol.controls import Controls
 from e2ecall.protocol.description import (
     RELAYED_NETWORKS,
     check_candidates,
@@ -51,9 +51,11 @@ from e2ecall.protocol.messages import (
     Rekey,
     RekeyReply,
     RekeyRequest,
+    Renegotiate,
     Reveal,
     Ringing,
     Stream,
+    Text,
 )
 from relay.wire.messages import TurnCredential
 
@@ -71,6 +73,13 @@ CONNECT_TIMEOUT: Final = 30.0
 _BEFORE_KEYS: Final = (CallState.OFFERED, CallState.INVITED, CallState.AWAITING_REVEAL)
 """Where the peer may still be without keys, so that its Decline, Busy or Cancel has no MAC."""
 
+_SAID: Final = {
+    LeaveReason.FAILED: EndReason.PEER_FAILED,
+    LeaveReason.OTHER_CALL: EndReason.BUSY,
+    LeaveReason.CALL_BACK: EndReason.CALL_BACK,
+}
+"""What a peer may say at the end of any call, and how it is told."""
+
 
 @unique
 class Glare(Enum):
@@ -84,7 +93,7 @@ class Glare(Enum):
     """Another peer's, or too late for glare: answer Busy."""
 
 
-class Call(CallRekeying):
+class Call(CallControls):
     """One end of one call. Not safe for use from several tasks at once.
 
     After every method: send `messages_to_send` in order, then act on `events`, then arm a timer
@@ -117,6 +126,7 @@ class Call(CallRekeying):
         )
         call = cls(Role.CALLER, local, remote, offer, allowed_networks)
         call._secrets = secrets
+        call._controls = Controls(camera=wants_video)
         call._step(Action.PLACE, now + OFFER_LIFETIME)
         call._outgoing.append(offer)
         return call
@@ -216,6 +226,7 @@ class Call(CallRekeying):
         self._outgoing.append(self._channel.sign(answer))
         self._local_candidates += len(candidates)
         self._step(Action.ACCEPT, now + CONNECT_TIMEOUT)
+        self._controls = Controls(camera=video)
         self._start_media(
             local=ringing.media,
             remote=self._offer.media,
@@ -240,18 +251,6 @@ class Call(CallRekeying):
         message = Candidates(self.call_id, counter, tuple(candidates), UNSIGNED)
         self._outgoing.append(self._channel.sign(message))
         self._local_candidates += len(candidates)
-
-    def set_media_state(self, *, muted: bool, camera: bool, now: float) -> None:
-        """Tell the peer what this end does with microphone and camera.
-
-        Without effect where the deadline has passed.
-        """
-        if self.on_time(now):
-            return
-        self._check(Action.SET_MEDIA_STATE)
-        counter = self._channel.next_counter()
-        message = MediaState(self.call_id, counter, muted, camera, UNSIGNED)
-        self._outgoing.append(self._channel.sign(message))
 
     def media_connected(self, now: float) -> None:
         """Media flows: DTLS is up and the peer's first frame was authenticated.
@@ -329,8 +328,8 @@ class Call(CallRekeying):
                 self._receive_answer(message, now)
             case Candidates():
                 self._receive_candidates(message)
-            case MediaState():
-                self._receive_media_state(message)
+            case MediaState() | Text() | Renegotiate():
+                self._receive_control(message)
             case Rekey():
                 self._receive_rekey(message)
             case RekeyRequest():
@@ -388,15 +387,9 @@ class Call(CallRekeying):
         if self._state in MEDIA_STATES:  # CALL-07: until then they wait for `StartMedia`
             self._events.append(RemoteCandidates(message.candidates))
 
-    def _receive_media_state(self, message: MediaState) -> None:
-        if message.counter < self._media_state_counter:
-            return  # overtaken by a newer one
-        self._media_state_counter = message.counter
-        self._events.append(PeerMediaState(message.muted, message.camera))
-
     def _peer_left(self, received: Received, reason: EndReason, told: LeaveReason) -> None:
-        if told is LeaveReason.FAILED:
-            reason = EndReason.PEER_FAILED
+        if told in _SAID:
+            reason = _SAID[told]
         elif told is LeaveReason.NO_ANSWER and received is Received.DECLINE:
             reason = EndReason.NO_ANSWER
         self._end(received, reason, None, by_peer=True)

@@ -40,6 +40,9 @@ _TIMED_OUT: Final = {
 }
 """Per state: why the call ended, and what the peer is told."""
 
+_CHOSEN: Final = (LeaveReason.NORMAL, LeaveReason.OTHER_CALL, LeaveReason.CALL_BACK)
+"""What a user may say at the end."""
+
 _FAILURES: Final = (EndReason.MEDIA_FAILED, EndReason.CONNECTION_LOST, EndReason.NOT_AUTHENTIC)
 
 
@@ -67,7 +70,6 @@ class CallCore:
         self._sas: SAS | None = None
         self._local_candidates = 0
         self._remote_candidates: tuple[Candidate, ...] = ()
-        self._media_state_counter = -1
         self._deadline: float | None = None
         self._outgoing: list[CallMessage] = []
         self._events: list[CallEvent] = []
@@ -128,33 +130,36 @@ class CallCore:
 
     # --- endings ------------------------------------------------------------------------------
 
-    def decline(self, now: float) -> None:
-        """Do not take the call; possible until `Call.accept`."""
-        self._leave(Action.DECLINE, EndReason.DECLINED, now)
+    def decline(self, now: float, told: LeaveReason = LeaveReason.NORMAL) -> None:
+        """Do not take the call; possible until `Call.accept`. ``told`` is as for `leave`."""
+        self._leave(Action.DECLINE, EndReason.DECLINED, now, told)
 
     def busy(self, now: float) -> None:
         """Answer an Offer with Busy: another call is live. Possible until `Call.ring`."""
         self._leave(Action.BUSY, EndReason.BUSY, now)
 
-    def cancel(self, now: float) -> None:
-        """Give up calling; possible until the Answer came in."""
-        self._leave(Action.CANCEL, EndReason.CANCELLED, now)
+    def cancel(self, now: float, told: LeaveReason = LeaveReason.NORMAL) -> None:
+        """Give up calling; possible until the Answer came in. ``told`` is as for `leave`."""
+        self._leave(Action.CANCEL, EndReason.CANCELLED, now, told)
 
-    def hangup(self, now: float) -> None:
-        """End an accepted call."""
-        self._leave(Action.HANG_UP, EndReason.HANGUP, now)
+    def hangup(self, now: float, told: LeaveReason = LeaveReason.NORMAL) -> None:
+        """End an accepted call. ``told`` is as for `leave`."""
+        self._leave(Action.HANG_UP, EndReason.HANGUP, now, told)
 
-    def leave(self, now: float) -> None:
-        """End the call in whichever way its state asks for; an ended one stays as it is."""
+    def leave(self, now: float, told: LeaveReason = LeaveReason.NORMAL) -> None:
+        """End the call in whichever way its state asks for; an ended one stays as it is.
+
+        ``told`` is what the user says to the peer: NORMAL, OTHER_CALL or CALL_BACK.
+        """
         self.on_time(now)
         if self._state is CallState.ENDED:
             return
         if self._state in MEDIA_STATES:
-            self.hangup(now)
+            self.hangup(now, told)
         elif self._role is Role.CALLER:
-            self.cancel(now)
+            self.cancel(now, told)
         else:
-            self.decline(now)
+            self.decline(now, told)
 
     def superseded(self, now: float) -> None:
         """End without a word: the peer's own call goes on (`Glare.THEIRS`)."""
@@ -195,9 +200,17 @@ class CallCore:
         self._state = self._check(trigger)
         self._deadline = deadline
 
-    def _leave(self, action: Action, reason: EndReason, now: float) -> None:
+    def _leave(
+        self,
+        action: Action,
+        reason: EndReason,
+        now: float,
+        told: LeaveReason = LeaveReason.NORMAL,
+    ) -> None:
+        if told not in _CHOSEN:
+            raise LocalProtocolError(f"{told.name} is not for a user to say")
         self.on_time(now)
-        self._end(action, reason, LeaveReason.NORMAL)
+        self._end(action, reason, told)
 
     def _breach(self, reason: EndReason, detail: Reason) -> None:
         """End because of what the peer sent; it is told nothing that helps it."""

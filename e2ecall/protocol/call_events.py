@@ -8,6 +8,7 @@ from enum import StrEnum, unique
 
 from e2ecall.errors import Reason
 from e2ecall.protocol.callkeys import MediaKeys
+from e2ecall.protocol.controls import Controls
 from e2ecall.protocol.messages import Candidate, MediaDescription, Rekey
 from e2ecall.protocol.sas import SAS
 from relay.wire.messages import TurnCredential
@@ -34,6 +35,8 @@ class EndReason(StrEnum):
     CONNECTION_LOST = "connection_lost"
     PEER_FAILED = "peer_failed"
     """The peer says that something failed at its end; it does not say what."""
+    CALL_BACK = "call_back"
+    """The peer does not go on with this call, and says that it will call back."""
     SUPERSEDED = "superseded"
     """Both called at once and the peer's call goes on instead (glare)."""
 
@@ -89,10 +92,23 @@ class RemoteCandidates:
 
 @dataclass(frozen=True, slots=True)
 class PeerMediaState:
-    """The peer muted or unmuted, turned its camera on or off. For display only."""
+    """What the peer says that it sends and does. For display only."""
 
-    muted: bool
-    camera: bool
+    controls: Controls
+
+
+@dataclass(frozen=True, slots=True)
+class PeerText:
+    """The peer wrote something; it may hold any characters."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoAsked:
+    """The peer asks for this end's camera, or to go on without. The user decides, nobody else."""
+
+    video: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +158,8 @@ CallEvent = (
     | StartMedia
     | RemoteCandidates
     | PeerMediaState
+    | PeerText
+    | VideoAsked
     | RekeyDue
     | RekeyProposed
     | NewEpoch

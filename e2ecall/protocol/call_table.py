@@ -57,6 +57,8 @@ class Action(StrEnum):
     HANG_UP = "hang up"
     ADD_CANDIDATES = "add candidates"
     SET_MEDIA_STATE = "set media state"
+    SEND_TEXT = "send text"
+    RENEGOTIATE = "renegotiate"
     MEDIA_UP = "media up"
     SUPERSEDE = "supersede"
     REKEY = "rekey"
@@ -89,6 +91,8 @@ class Received(StrEnum):
     REKEY = "Rekey"
     REKEY_REPLY = "RekeyReply"
     REKEY_REQUEST = "RekeyRequest"
+    TEXT = "Text"
+    RENEGOTIATE = "Renegotiate"
 
 
 Trigger = Action | Received
@@ -128,6 +132,10 @@ TABLE: Final[Mapping[Role, Mapping[CallState, Mapping[Trigger, CallState]]]] = {
             R.MEDIA_STATE: S.CONNECTING,
             A.ADD_CANDIDATES: S.CONNECTING,
             A.SET_MEDIA_STATE: S.CONNECTING,
+            R.TEXT: S.CONNECTING,
+            R.RENEGOTIATE: S.CONNECTING,
+            A.SEND_TEXT: S.CONNECTING,
+            A.RENEGOTIATE: S.CONNECTING,
             R.HANGUP: S.ENDED,
             A.HANG_UP: S.ENDED,
             A.TIME_OUT: S.ENDED,
@@ -139,6 +147,10 @@ TABLE: Final[Mapping[Role, Mapping[CallState, Mapping[Trigger, CallState]]]] = {
             R.MEDIA_STATE: S.CONNECTED,
             A.ADD_CANDIDATES: S.CONNECTED,
             A.SET_MEDIA_STATE: S.CONNECTED,
+            R.TEXT: S.CONNECTED,
+            R.RENEGOTIATE: S.CONNECTED,
+            A.SEND_TEXT: S.CONNECTED,
+            A.RENEGOTIATE: S.CONNECTED,
             R.REKEY_REPLY: S.CONNECTED,
             R.REKEY_REQUEST: S.CONNECTED,
             A.REKEY: S.CONNECTED,
@@ -187,6 +199,10 @@ TABLE: Final[Mapping[Role, Mapping[CallState, Mapping[Trigger, CallState]]]] = {
             R.MEDIA_STATE: S.CONNECTING,
             A.ADD_CANDIDATES: S.CONNECTING,
             A.SET_MEDIA_STATE: S.CONNECTING,
+            R.TEXT: S.CONNECTING,
+            R.RENEGOTIATE: S.CONNECTING,
+            A.SEND_TEXT: S.CONNECTING,
+            A.RENEGOTIATE: S.CONNECTING,
             R.CANCEL: S.ENDED,  # it crossed the Answer
             R.HANGUP: S.ENDED,
             A.HANG_UP: S.ENDED,
@@ -199,6 +215,10 @@ TABLE: Final[Mapping[Role, Mapping[CallState, Mapping[Trigger, CallState]]]] = {
             R.MEDIA_STATE: S.CONNECTED,
             A.ADD_CANDIDATES: S.CONNECTED,
             A.SET_MEDIA_STATE: S.CONNECTED,
+            R.TEXT: S.CONNECTED,
+            R.RENEGOTIATE: S.CONNECTED,
+            A.SEND_TEXT: S.CONNECTED,
+            A.RENEGOTIATE: S.CONNECTED,
             R.REKEY: S.CONNECTED,
             A.ANSWER_REKEY: S.CONNECTED,
             A.REQUEST_REKEY: S.CONNECTED,

@@ -25,6 +25,9 @@ MAX_CALL_MESSAGE: Final = 4_096
 MAX_TEXT: Final = 16_384
 """Bytes of a text in UTF-8: with ratchet header and handshake below the 32 KiB class."""
 
+MAX_CALL_TEXT: Final = 1_000
+"""Characters of a text in a call: of four bytes each they just fit into a call message."""
+
 MAX_STREAMS: Final = 4
 """One of each `Stream`."""
 
@@ -49,6 +52,7 @@ SSRC = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
 Port = Annotated[int, Meta(ge=1, le=0xFFFF)]
 ICEUfrag = Annotated[str, Meta(min_length=4, max_length=256, pattern=r"\A[A-Za-z0-9+/]*\Z")]
 ICEPwd = Annotated[str, Meta(min_length=22, max_length=256, pattern=r"\A[A-Za-z0-9+/]*\Z")]
+CallText = Annotated[str, Meta(min_length=1, max_length=MAX_CALL_TEXT)]
 IPText = Annotated[str, Meta(min_length=2, max_length=45)]
 
 
@@ -157,11 +161,15 @@ class Payload(_Message, frozen=True):
 
 @unique
 class LeaveReason(IntEnum):
-    """What the peer is told about the end: nothing that helps it attack."""
+    """What the peer is told about the end: a user's choice, and nothing that helps it attack."""
 
     NORMAL = 1
     NO_ANSWER = 2
     FAILED = 3
+    OTHER_CALL = 4
+    """The user went on with another call."""
+    CALL_BACK = 5
+    """The user says that they will call back."""
 
 
 class Offer(_Message, frozen=True, tag=1):
@@ -262,12 +270,15 @@ class Candidates(_Message, frozen=True, tag=9):
 
 
 class MediaState(_Message, frozen=True, tag=10):
-    """Either side: what the sender does with its microphone and camera, for display."""
+    """Either side: what the sender sends and does, for display; see `call_controls.Controls`."""
 
     call_id: CallId
     counter: Counter
     muted: bool
     camera: bool
+    screen: bool
+    held: bool
+    recording: bool
     mac: MAC
 
 
@@ -302,6 +313,28 @@ class RekeyRequest(_Message, frozen=True, tag=13):
     mac: MAC
 
 
+class Text(_Message, frozen=True, tag=14):
+    """Either side: words to be shown to the other person."""
+
+    call_id: CallId
+    counter: Counter
+    text: CallText
+    mac: MAC
+
+    def __repr__(self) -> str:
+        """Show nothing: what was written is a secret."""
+        return "Text(...)"
+
+
+class Renegotiate(_Message, frozen=True, tag=15):
+    """Either side: asks for the receiver's camera, or to go on without; it decides nothing."""
+
+    call_id: CallId
+    counter: Counter
+    video: bool
+    mac: MAC
+
+
 CallMessage = (
     Offer
     | Ringing
@@ -316,6 +349,8 @@ CallMessage = (
     | Rekey
     | RekeyReply
     | RekeyRequest
+    | Text
+    | Renegotiate
 )
 
 AuthenticatedMessage = (
@@ -330,6 +365,8 @@ AuthenticatedMessage = (
     | Rekey
     | RekeyReply
     | RekeyRequest
+    | Text
+    | Renegotiate
 )
 """Messages after Ringing: ``[tag, call_id, counter, body fields ..., mac]``."""
 

@@ -41,7 +41,9 @@ def test_call_with_files(start, e2ecall, alice, bob, film, tmp_path):
     assert (caller.code, caller.stderr) == (0, "")
     callee = listening.finish()
     assert (callee.code, callee.stderr) == (0, "")
-    names = [event["event"] for event in calling.events]
+    for end in (calling, listening):  # both record, and both know
+        assert {event["recording"] for event in end.named("media_state")} == {True}
+    names = [event["event"] for event in calling.events if event["event"] != "media_state"]
     assert names[:4] == ["calling", "ringing", "code", "connected"]
     assert names[-1] == "ended"
     assert calling.named("code") == listening.named("code")

@@ -24,10 +24,12 @@ from e2ecall.protocol.messages import (
     Offer,
     Payload,
     PayloadKind,
+    Renegotiate,
     Reveal,
     Ringing,
     Stream,
     StreamDescription,
+    Text,
     decode_call_message,
     decode_payload,
     decode_text,
@@ -60,7 +62,9 @@ MESSAGES = [
     Cancel(ID, 3, LeaveReason.NO_ANSWER, MAC),
     Hangup(ID, 9, LeaveReason.FAILED, MAC),
     Candidates(ID, 2, (RELAYED, RELAYED), MAC),
-    MediaState(ID, 4, True, False, MAC),
+    MediaState(ID, 4, True, False, True, False, True, MAC),
+    Text(ID, 5, "hello", MAC),
+    Renegotiate(ID, 6, True, MAC),
 ]
 NAMES = [type(message).__name__ for message in MESSAGES]
 PAYLOADS = [

@@ -348,7 +348,15 @@ class _End:
         self.call.add_candidates(_candidates(event["candidates"]), self.now)
 
     def _set_media_state(self, event: Given) -> None:
-        self.call.set_media_state(muted=event["muted"], camera=event["camera"], now=self.now)
+        names = ("muted", "camera", "screen", "held", "recording")
+        given = {name: event[name] for name in names if name in event}
+        self.call.set_media_state(**given, now=self.now)
+
+    def _send_text(self, event: Given) -> None:
+        self.call.send_text(event["text"], self.now)
+
+    def _renegotiate(self, event: Given) -> None:
+        self.call.renegotiate(video=event["video"], now=self.now)
 
     def _connect(self, _: Given) -> None:
         self.call.media_connected(self.now)
@@ -372,8 +380,9 @@ class _End:
     def _key_worn(self, event: Given) -> None:
         self.call.key_worn(event["epoch"], self.now)
 
-    def _hangup(self, _: Given) -> None:
-        self.call.hangup(self.now)
+    def _hangup(self, event: Given) -> None:
+        told = messages.LeaveReason(event["told"]) if "told" in event else None
+        self.call.hangup(self.now, *() if told is None else (told,))
 
     def _decline(self, _: Given) -> None:
         self.call.decline(self.now)

@@ -1,6 +1,15 @@
 """Vectors of spec/callkeys.md: from the two messages to every key of a call."""
 
-from spec.vectors.generator.calls import BODIES, CALL, FIRST, SECOND, CallValues, Epoch, Rekeying
+from spec.vectors.generator.calls import (
+    BODIES,
+    CALL,
+    FIRST,
+    SECOND,
+    CallValues,
+    Epoch,
+    Rekeying,
+    state,
+)
 from spec.vectors.generator.encoding import Value, enc
 from spec.vectors.generator.form import VectorFile
 from spec.vectors.generator.people import BOB, CAROL
@@ -147,23 +156,23 @@ def _macs(file: VectorFile) -> None:
 
 
 def _refused_macs(file: VectorFile) -> None:
-    good = CALL.message("MediaState", "caller", 7, True, False)
+    good = CALL.message("MediaState", "caller", 7, *state(True, False))
     mac = good[-1]
     if not isinstance(mac, bytes):
         raise TypeError("a MAC is binary")
     other = CallValues("another").call_id
     later = Epoch(CALL.transcript, 1, CALL.epoch.secret)
     elsewhere = Epoch(CallValues("sound").transcript, 0, CALL.epoch.secret)
-    body: list[Value] = [True, False]
+    body = state(True, False)
     head: list[Value] = [10, CALL.call_id, 7]
     cases: dict[str, list[Value]] = {
         "first_byte_altered": [*good[:-1], flipped(mac, 0)],
         "last_byte_altered": [*good[:-1], flipped(mac, 63, 0x80)],
         "zero": [*good[:-1], bytes(64)],
-        "of_another_call": [10, other, 7, True, False, mac],
-        "of_another_counter": [10, CALL.call_id, 6, True, False, mac],
-        "of_another_body": [10, CALL.call_id, 7, False, False, mac],
-        "of_another_direction": CALL.message("MediaState", "callee", 7, True, False),
+        "of_another_call": [10, other, 7, *body, mac],
+        "of_another_counter": [10, CALL.call_id, 6, *body, mac],
+        "of_another_body": [10, CALL.call_id, 7, *state(False, False), mac],
+        "of_another_direction": CALL.message("MediaState", "callee", 7, *body),
         "of_another_type": [
             *head,
             *body,

@@ -21,6 +21,8 @@ NUMBERS = {
     "Rekey": 11,
     "RekeyReply": 12,
     "RekeyRequest": 13,
+    "Text": 14,
+    "Renegotiate": 15,
 }
 DIRECTION = {"caller": b"\x01", "callee": b"\x02"}
 SENDER = {"caller": 0, "callee": 1}
@@ -35,6 +37,17 @@ def media(who: str, streams: Value = (MICROPHONE, CAMERA)) -> list[Value]:
     """Return a media description."""
     pwd = f"{who}/password+{'x' * 22}"
     return [draw(f"{who} fingerprint"), f"{who[:3]}+", pwd, streams]
+
+
+def state(
+    muted: bool,
+    camera: bool,
+    screen: bool = False,
+    held: bool = False,
+    recording: bool = False,
+) -> list[Value]:
+    """Return the body of a MediaState."""
+    return [muted, camera, screen, held, recording]
 
 
 CANDIDATE: Value = [1, "198.18.0.7", 49_152]
@@ -269,9 +282,11 @@ BODIES: dict[str, list[Value]] = {
     "Cancel": [2],
     "Hangup": [3],
     "Candidates": [[CANDIDATE, OTHER_CANDIDATE]],
-    "MediaState": [True, False],
+    "MediaState": state(True, False),
     "Rekey": FIRST.rekey,
     "RekeyReply": FIRST.reply,
     "RekeyRequest": [1],
+    "Text": ["Grüße, 世界"],
+    "Renegotiate": [True],
 }
 """A body of each message after Ringing."""

@@ -64,6 +64,10 @@ def _messages(file: VectorFile) -> None:
             "Answer", "callee", 65_535, True, False, [CANDIDATE] * 8
         ),
     }
+    for name, characters in {"longest": "x" * 1_000, "widest": "😀" * 1_000}.items():
+        cases[f"text_{name}"] = CALL.message("Text", "callee", 65_534, characters)
+    cases["media_state_of_all"] = CALL.message("MediaState", "callee", 1, *[True] * 5)
+    cases["hangup_for_another_call"] = CALL.message("Hangup", "callee", 1, 4)
     for kind, body in BODIES.items():
         cases[kind.lower()] = CALL.message(kind, "caller", NUMBERS[kind], *body)
     for kind in ("Decline", "Busy", "Cancel"):
@@ -115,16 +119,20 @@ def _refused_messages(file: VectorFile) -> None:
     answer = CALL.message("Answer", "callee", 0, True, True, [CANDIDATE])
     hangup = CALL.message("Hangup", "callee", 0, 1)
     candidates = CALL.message("Candidates", "caller", 0, [CANDIDATE])
+    text = CALL.message("Text", "callee", 0, "hello")
+    stated = CALL.message("MediaState", "callee", 0, *BODIES["MediaState"])
+    asked = CALL.message("Renegotiate", "callee", 0, True)
     good = enc(hangup)
     cases = {
         "of_type_zero": changed(hangup, 0, 0),
         "of_type_eleven": changed(hangup, 0, 11),
+        "of_type_sixteen": changed(hangup, 0, 16),
         "call_id_too_short": changed(hangup, 1, bytes(15)),
         "call_id_too_long": changed(hangup, 1, bytes(17)),
         "counter_too_large": changed(hangup, 2, 2**32),
         "counter_nil": changed(hangup, 2, None),
         "reason_zero": changed(hangup, 3, 0),
-        "reason_four": changed(hangup, 3, 4),
+        "reason_six": changed(hangup, 3, 6),
         "mac_too_short": changed(hangup, 4, bytes(63)),
         "mac_truncated": changed(hangup, 4, bytes(16)),
         "mac_empty": changed(hangup, 4, b""),
@@ -150,6 +158,16 @@ def _refused_messages(file: VectorFile) -> None:
         "ringing_ciphertext_too_short": changed(ringing, 3, bytes(1087)),
         "ringing_turn_without_password": changed(ringing, 6, ["user"]),
         "ringing_turn_user_empty": changed(ringing, 6, ["", "password"]),
+        "text_empty": changed(text, 3, ""),
+        "text_of_1001_characters": changed(text, 3, "x" * 1_001),
+        "text_as_binary": changed(text, 3, b"hello"),
+        "text_not_utf8": enc(text).replace(b"\xa5hello", b"\xa5hell\xff"),
+        "text_of_half_a_character": enc(text).replace(b"\xa5hello", b"\xa5\xed\xa0\x80ab"),
+        "text_without_mac": changed(text, 4, None),
+        "media_state_of_two_fields": enc([*stated[:5], stated[-1]]),
+        "media_state_held_as_number": changed(stated, 6, 1),
+        "renegotiate_as_number": changed(asked, 3, 1),
+        "renegotiate_without_mac": changed(asked, 4, None),
         "with_trailing_byte": good + b"\xc0",
         "cut_off": good[:-1],
         "counter_not_shortest": good[:19] + b"\xcc\x00" + good[20:],

@@ -14,6 +14,7 @@ from spec.vectors.generator.calls import (
     CallValues,
     Rekeying,
     media,
+    state,
 )
 from spec.vectors.generator.encoding import Value, enc
 from spec.vectors.generator.form import VectorFile
@@ -68,7 +69,10 @@ def _gets(message: list[Value], *sends: list[Value]) -> Event:
 REVEAL = CALL.message("Reveal", "caller", 0, CALL.drawn("nonce"))
 EARLY = CALL.message("Candidates", "caller", 1, [CANDIDATE])
 ANSWER = CALL.message("Answer", "callee", 0, True, True, [OTHER_CANDIDATE])
-MUTED = CALL.message("MediaState", "callee", 1, True, True)
+MUTED = CALL.message("MediaState", "callee", 1, *state(True, True))
+HELD = CALL.message("MediaState", "callee", 2, *state(True, True, held=True, recording=True))
+WORDS = CALL.message("Text", "callee", 3, "Grüße, 世界")
+ASKED = CALL.message("Renegotiate", "callee", 4, True)
 HANGUP = CALL.message("Hangup", "caller", 2, 1)
 
 PLACED = [_does("place", CALL.offer, wants_video=True)]
@@ -97,11 +101,22 @@ def _whole_calls() -> list[tuple[str, str, list[Event]]]:
     hangup = _does("hangup", HANGUP)
     add = _does("add_candidates", EARLY, candidates=[CANDIDATE])
     mute = _does("set_media_state", MUTED, muted=True, camera=True)
+    hold = _does("set_media_state", HELD, muted=True, camera=True, held=True, recording=True)
+    write = _does("send_text", WORDS, text="Grüße, 世界")
+    ask = _does("renegotiate", ASKED, video=True)
+    controls = [_gets(message) for message in (MUTED, HELD, WORDS, ASKED)]
+    later = _does("hangup", CALL.message("Hangup", "caller", 2, 5), told=5)
     declined = CALL.message("Decline", "callee", 0, 1)
     cancelled = CALL.message("Cancel", "caller", 1, 1)
     return [
         ("caller", "caller", [*RUNG, add, _gets(ANSWER), _gets(MUTED), hangup]),
         ("callee", "callee", [*ALERTED, _gets(EARLY), accepted, mute, _gets(HANGUP)]),
+        ("controlled_caller", "caller", [*RUNG, add, _gets(ANSWER), *controls, later]),
+        (
+            "controlled_callee",
+            "callee",
+            [*ALERTED, _gets(EARLY), accepted, mute, hold, write, ask, _gets(HANGUP)],
+        ),
         ("declined_callee", "callee", [*ALERTED, _does("decline", declined)]),
         ("declined_caller", "caller", [*RUNG, _gets(declined)]),
         ("cancelled_caller", "caller", [*RUNG, _does("cancel", cancelled)]),
@@ -200,7 +215,7 @@ def _refused() -> list[_Refused]:
             "counter_behind_window",
             "CALL-12",
             "callee",
-            [*ALERTED, _gets(CALL.message("MediaState", "caller", 65, True, True))],
+            [*ALERTED, _gets(CALL.message("MediaState", "caller", 65, *state(True, True)))],
             EARLY,
             "replayed",
         ),
@@ -209,7 +224,7 @@ def _refused() -> list[_Refused]:
             "CALL-12",
             "callee",
             ALERTED,
-            CALL.message("MediaState", "caller", 65_535, True, True),
+            CALL.message("MediaState", "caller", 65_535, *state(True, True)),
             "limit",
         ),
         (
@@ -241,7 +256,7 @@ def _reply(change: Rekeying, counter: int) -> list[Value]:
 
 def _muted(sender: str, counter: int, change: Rekeying | None = None) -> list[Value]:
     epoch = None if change is None else change.after
-    return CALL.message("MediaState", sender, counter, True, False, epoch=epoch)
+    return CALL.message("MediaState", sender, counter, *state(True, False), epoch=epoch)
 
 
 def _mutes(sender: str, counter: int, change: Rekeying | None = None) -> Event:

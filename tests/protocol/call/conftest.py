@@ -28,10 +28,12 @@ from e2ecall.protocol.messages import (
     Rekey,
     RekeyReply,
     RekeyRequest,
+    Renegotiate,
     Reveal,
     Ringing,
     Stream,
     StreamDescription,
+    Text,
 )
 from relay.wire.messages import TurnCredential
 
@@ -139,7 +141,11 @@ class Pair:
             Received.CANCEL: lambda: Cancel(call_id, counter, reason, mac),
             Received.HANGUP: lambda: Hangup(call_id, counter, reason, UNSIGNED),
             Received.CANDIDATES: lambda: Candidates(call_id, counter, (RELAYED,), UNSIGNED),
-            Received.MEDIA_STATE: lambda: MediaState(call_id, counter, True, False, UNSIGNED),
+            Received.MEDIA_STATE: lambda: MediaState(
+                call_id, counter, True, False, False, False, False, UNSIGNED
+            ),
+            Received.TEXT: lambda: Text(call_id, counter, "hello", UNSIGNED),
+            Received.RENEGOTIATE: lambda: Renegotiate(call_id, counter, True, UNSIGNED),
             Received.REKEY: lambda: RekeySecrets.generate().rekey(call_id, counter, 1),
             Received.REKEY_REPLY: lambda: self.reply(counter),
             Received.REKEY_REQUEST: lambda: RekeyRequest(call_id, counter, 1, UNSIGNED),
@@ -233,7 +239,9 @@ def snapshot(call: Call) -> tuple:
         call._secrets,
         call._remote_candidates,
         call._local_candidates,
+        call.controls,
         call._media_state_counter,
+        call._renegotiate_counter,
         list(call._outgoing),
         list(call._events),
         call._rekey_state,

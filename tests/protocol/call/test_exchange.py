@@ -15,6 +15,7 @@ from e2ecall.protocol.call_events import (
     StartMedia,
 )
 from e2ecall.protocol.call_table import CallState, Role
+from e2ecall.protocol.controls import Controls
 from e2ecall.protocol.messages import (
     Cancel,
     Candidate,
@@ -151,7 +152,7 @@ def test_media_state_reaches_the_peer(kit, pair):
     older, newer = pair.caller.messages_to_send()
     pair.callee.receive(newer, kit.now)
     pair.callee.receive(older, kit.now)
-    assert pair.callee.events() == [PeerMediaState(False, False)]
+    assert pair.callee.events() == [PeerMediaState(Controls(muted=False, camera=False))]
 
 
 def test_answer_says_what_the_callee_sends(kit, pair):

@@ -15,6 +15,8 @@ WHERE = {
     Received.HANGUP: (Role.CALLER, CallState.CONNECTED),
     Received.CANDIDATES: (Role.CALLEE, CallState.CONNECTED),
     Received.MEDIA_STATE: (Role.CALLER, CallState.CONNECTING),
+    Received.TEXT: (Role.CALLER, CallState.CONNECTING),
+    Received.RENEGOTIATE: (Role.CALLEE, CallState.CONNECTED),
     Received.REKEY: (Role.CALLEE, CallState.CONNECTED),
     Received.REKEY_REPLY: (Role.CALLER, CallState.CONNECTED),
     Received.REKEY_REQUEST: (Role.CALLER, CallState.CONNECTED),

@@ -9,6 +9,8 @@ LATE = {
     "failed": lambda call, now: call.failed(EndReason.MEDIA_FAILED, now),
     "media_connected": lambda call, now: call.media_connected(now),
     "add_candidates": lambda call, now: call.add_candidates((), now),
+    "send_text": lambda call, now: call.send_text("hello", now),
+    "renegotiate": lambda call, now: call.renegotiate(video=True, now=now),
     "set_media_state": lambda call, now: call.set_media_state(muted=True, camera=False, now=now),
 }
 

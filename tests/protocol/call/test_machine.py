@@ -19,7 +19,7 @@ from tests.protocol.flips import flipped
 
 MEDIA = (CallState.CONNECTING, CallState.CONNECTED)
 ACTIONS = {
-    "accept": lambda call, now: call.accept(audio=True, video=True, now=now),
+    "accept": lambda call, now: call.accept(audio=True, video=False, now=now),
     "decline": lambda call, now: call.decline(now),
     "busy": lambda call, now: call.busy(now),
     "cancel": lambda call, now: call.cancel(now),
@@ -30,9 +30,13 @@ ACTIONS = {
     "connected": lambda call, now: call.media_connected(now),
     "candidates": lambda call, now: call.add_candidates([RELAYED], now),
     "media state": lambda call, now: call.set_media_state(muted=True, camera=False, now=now),
+    "camera on": lambda call, now: call.set_media_state(muted=False, camera=True, now=now),
+    "text": lambda call, now: call.send_text("hello", now),
+    "ask": lambda call, now: call.renegotiate(video=True, now=now),
 }
+CAMERA = {ACTIONS["camera on"]: True, ACTIONS["media state"]: False}
 PICK = st.integers(0, 31)
-QUIET = ("accept", "connected", "candidates", "media state")
+QUIET = ("accept", "connected", "candidates", "media state", "camera on", "text", "ask")
 """Actions that end nothing: they are drawn more often, so that traces get far."""
 
 
@@ -46,7 +50,7 @@ class CallMachine(RuleBasedStateMachine):
     def begin(self, altered, steps):
         """Let a relay that alters the Offer, or nothing, carry the first steps of a call."""
         self.now = NOW
-        caller = place(NOW)
+        caller = place(NOW, wants_video=False)
         (offer,) = caller.messages_to_send()
         if altered is not None:
             changes = {"media": media("e"), "seed": bytes(32), "reply_box": b"e" * 32}
@@ -56,6 +60,7 @@ class CallMachine(RuleBasedStateMachine):
         self.accepted = False
         self.mail = [(Role.CALLEE, offer)]
         self.seen = {role: [] for role in Role}
+        self.consented = dict.fromkeys(Role, False)
         for step in self.STEPS[:steps]:
             step(self)
 
@@ -95,6 +100,8 @@ class CallMachine(RuleBasedStateMachine):
         except LocalProtocolError:
             assert snapshot(call) == before
             return False
+        if action in CAMERA and call.state is not CallState.ENDED:
+            self.consented[role] = CAMERA[action]
         self.collect(role)
         return True
 
@@ -138,11 +145,12 @@ class CallMachine(RuleBasedStateMachine):
         call = self.ends[role]
         call.on_time(self.now)
         self.collect(role)
-        before = snapshot(call)
+        before, controls = snapshot(call), call.controls
         try:
             call.receive(message, self.now)
         except RemoteProtocolError:
             assert snapshot(call) == before
+        assert call.controls == controls
         self.collect(role)
 
     STEPS = (
@@ -169,6 +177,12 @@ class CallMachine(RuleBasedStateMachine):
             started = self.count(role, StartMedia)
             assert started <= self.accepted
             assert call.state not in MEDIA or started == 1
+
+    @invariant()
+    def a_camera_is_on_by_the_will_of_its_owner(self):
+        """P2, CALL-30: a camera is on where its own user turned it on last, and nowhere else."""
+        for role, call in getattr(self, "ends", {}).items():
+            assert call.controls.camera == self.consented[role]
 
     @invariant()
     def one_code(self):

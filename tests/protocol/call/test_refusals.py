@@ -318,6 +318,8 @@ ACTIONS = {
     "superseded": lambda kit, pair, call: call.superseded(kit.now),
     "connected": lambda kit, pair, call: call.media_connected(kit.now),
     "candidates": lambda kit, pair, call: call.add_candidates([kit.relayed], kit.now),
+    "text": lambda kit, pair, call: call.send_text("hello", kit.now),
+    "ask": lambda kit, pair, call: call.renegotiate(video=True, now=kit.now),
     "state": lambda kit, pair, call: call.set_media_state(muted=True, camera=False, now=kit.now),
 }
 

@@ -63,7 +63,7 @@ def test_n2_no_key_of_an_epoch_comes_again(kit, talk):
         keys = [ends[0].frame_key(role, stream) for role in Role for stream in Stream]
         seen += [key.kid for key in keys] + [key.base_key.expose() for key in keys]
         seen += [ends[0].secret.expose()[:32], ends[0].transcript]
-        message = MediaState(bytes(16), 0, True, False, kit.unsigned)
+        message = MediaState(bytes(16), 0, True, False, False, False, False, kit.unsigned)
         seen += [ends[0].mac(role, message) for role in Role]
     assert len(set(seen)) == len(seen)
 
@@ -412,7 +412,7 @@ def test_old_keys_are_dropped_after_ten_seconds(talk, kit, role):
     talk.change_epoch(kit.now)
     call = talk.caller if role is Role.CALLER else talk.callee
     peer = Role.CALLEE if role is Role.CALLER else Role.CALLER
-    message = MediaState(talk.offer.call_id, 50, True, False, kit.unsigned)
+    message = MediaState(talk.offer.call_id, 50, True, False, False, False, False, kit.unsigned)
     late = [replace(message, counter=n) for n in (50, 51)]
     late = [replace(m, mac=old.mac(peer, m)) for m in late]
     call.receive(late[0], kit.now + 9.9)

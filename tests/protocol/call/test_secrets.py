@@ -36,9 +36,10 @@ def test_fresh_nonce_in_every_offer():
     assert CallerSecrets.generate().nonce != CallerSecrets.generate().nonce
 
 
-def test_the_peer_is_told_three_things():
-    """CALL-14: the wire has no word for a reason beyond NORMAL, NO_ANSWER and FAILED."""
-    assert {reason.name for reason in LeaveReason} == {"NORMAL", "NO_ANSWER", "FAILED"}
+def test_the_peer_is_told_three_things_and_what_the_user_says():
+    """CALL-14: of failures the wire knows no more than NORMAL, NO_ANSWER and FAILED."""
+    chosen = {"OTHER_CALL", "CALL_BACK"}
+    assert {reason.name for reason in LeaveReason} == {"NORMAL", "NO_ANSWER", "FAILED"} | chosen
 
 
 @pytest.mark.parametrize("role", list(Role))
@@ -194,7 +195,7 @@ def test_own_candidates_are_bounded(kit, pair):
 def test_no_keys_no_macs(kit):
     """Without keys a channel signs nothing, has no frame keys, and takes no MAC for right."""
     channel = CallChannel(Role.CALLER)
-    message = MediaState(bytes(16), 0, True, False, kit.unsigned)
+    message = MediaState(bytes(16), 0, True, False, False, False, False, kit.unsigned)
     with pytest.raises(LocalProtocolError):
         channel.sign(message)
     with pytest.raises(LocalProtocolError):

@@ -1,0 +1,117 @@
+"""What a person does within a call (spec/call.md, "Controls"): mute, show, hold, write.
+
+What is let out is stopped first and told then; what is let out anew is told first (CALL-31). Which
+of it a peer may bring about - nothing - is `e2ecall.protocol.call_controls`.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from e2ecall.client.calllife import CallLife
+from e2ecall.errors import LocalProtocolError
+from e2ecall.protocol.controls import Controls
+from e2ecall.protocol.messages import Stream
+
+if TYPE_CHECKING:
+    from e2ecall.media.sources import VideoSource
+
+
+class CallControls(CallLife):
+    """A call with its controls. They hold from the moment on at which the call has media."""
+
+    @property
+    def controls(self) -> Controls:
+        """What this end sends and does, as its user chose."""
+        return self._wanted
+
+    async def mute(self, muted: bool = True) -> None:
+        """Send silence of the same size and rate instead of the microphone, or the microphone."""
+        async with self._controlling:
+            await self._change(replace(self._wanted, muted=muted))
+
+    async def unmute(self) -> None:
+        """Send the microphone again."""
+        await self.mute(muted=False)
+
+    async def mute_peer(self, muted: bool = True) -> None:
+        """Do not hear the other person, or hear them again; they are not told."""
+        async with self._controlling:
+            self._peer_muted = muted
+            if self.has_media:
+                await self._apply_controls()
+
+    async def camera(self, on: bool = True, source: "VideoSource | None" = None) -> None:
+        """Turn the own camera off, which closes its source, or on, with a source to open.
+
+        Raises:
+            LocalProtocolError: it is to be on, and there is no source: a closed one stays closed.
+        """
+        await self._show(Stream.CAMERA, on, source)
+
+    async def switch_camera(self, source: "VideoSource") -> None:
+        """Send another picture as the camera's; the former source is closed."""
+        await self.camera(True, source)
+
+    async def share_screen(self, source: "VideoSource | None") -> None:
+        """Send a picture besides the camera's, or with None end that; the source is closed then."""
+        await self._show(Stream.SCREEN, source is not None, source)
+
+    async def hold(self) -> None:
+        """Let nothing out, and play and show nothing, until `resume`."""
+        async with self._controlling:
+            await self._change(replace(self._wanted, held=True))
+
+    async def resume(self) -> None:
+        """Go on as it was before `hold`."""
+        async with self._controlling:
+            await self._change(replace(self._wanted, held=False))
+
+    async def write(self, text: str) -> None:
+        """Show a text of 1 to 1 000 characters to the other person; it is kept nowhere.
+
+        Raises:
+            LocalProtocolError: the call was not accepted yet or is over; or no such text can be.
+        """
+        self._machine.send_text(text, self._clock())
+        self._pump()
+
+    async def ask_video(self, video: bool = True) -> None:
+        """Ask the other person for their camera, or to go on without; they decide.
+
+        Raises:
+            LocalProtocolError: the call was not accepted yet or is over.
+        """
+        self._machine.renegotiate(video=video, now=self._clock())
+        self._pump()
+
+    async def _show(self, stream: Stream, on: bool, source: "VideoSource | None") -> None:
+        if not on and source is not None:
+            raise LocalProtocolError("a picture that is turned off needs no source")
+        name = stream.name.lower()
+        async with self._controlling:
+            if on and source is None:
+                if getattr(self._wanted, name):
+                    return
+                raise LocalProtocolError(f"the {name} needs a source, to be turned on")
+            wanted = replace(self._wanted, **{name: on})
+            if on:
+                await self._change(wanted)
+            await self.media.show(stream, source)
+            if not on:
+                await self._change(wanted)
+
+    async def _change(self, wanted: Controls) -> None:
+        """Stop what is no longer let out, tell the peer, then send what is let out anew."""
+        former = self._wanted
+        self._wanted = wanted
+        more = any(wanted.lets_out(s) and not former.lets_out(s) for s in Stream)
+        if more:
+            self._say()
+        if self.has_media:
+            await self._apply_controls()
+        if not more:
+            self._say()
+
+    def _say(self) -> None:
+        self._say_controls()
+        self._pump()
