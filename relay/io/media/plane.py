@@ -143,16 +143,17 @@ class _Worker:
 
     def end(self) -> None:
         """Kill it, which loses nothing, and wait for that."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        # Last, as a worker that is handing over would complain.
         if self.handover is not None:
             self.handover.close()
             self.handover = None
         if self.lifeline != -1:
             os.close(self.lifeline)
             self.lifeline = -1
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
 
 class _Plane:

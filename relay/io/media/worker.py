@@ -60,7 +60,10 @@ def main() -> NoReturn:
     os.write(handover, READY)
     os.set_blocking(handover, False)
     gc.disable()  # nothing here refers to itself, and a collection is a pause
-    forwarder.run()
+    try:
+        forwarder.run()
+    except ConnectionError:
+        os._exit(0)  # the control process has ended, and the pipe is about to say so
 
 
 def _die_with(lifeline: int) -> NoReturn:

@@ -202,6 +202,30 @@ async def test_workers_end_with_the_control_process():
     await until_gone(pids)
 
 
+FLOODED = """
+import os, signal, socket, trio
+from tests.relay.io.media.serving import serving
+async def main():
+    async with serving() as server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.connect(server.address)
+            for _ in range(6000):
+                stranger.send(bytes.fromhex("000100002112a442") + bytes(12))
+        {end}
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("return", 0), ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL)]
+)
+async def test_the_end_under_a_flood_is_quiet(end, code):
+    """Workers that are handing over when the control process ends say nothing (TURN-57)."""
+    command = [sys.executable, "-c", FLOODED.format(end=end)]
+    done = await trio.run_process(command, cwd=ROOT, capture_stderr=True, check=False)
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
 async def test_what_a_worker_loads():
     """A worker has no event loop, no cryptography, no secret; it is small (TURN-55)."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); import relay.io.media.worker; "
