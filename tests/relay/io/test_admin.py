@@ -65,6 +65,7 @@ async def test_figures(asked, speak, username):
         "e2ecall_relay_acknowledged_total": 1,
         'e2ecall_relay_request_seconds_count{type="Send"}': 1,
         "e2ecall_relay_media_allocations": 0,
+        "e2ecall_relay_media_worker_restarts_total": 0,
         'e2ecall_relay_media_drops_total{reason="not_stun"}': 0,
     }
     assert {name: float(figures[name]) for name in expected} == expected
