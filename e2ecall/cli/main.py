@@ -17,6 +17,7 @@ from e2ecall.cli.block import block, unblock
 from e2ecall.cli.call import call
 from e2ecall.cli.change_passphrase import passphrase
 from e2ecall.cli.contacts import contacts
+from e2ecall.cli.history import history
 from e2ecall.cli.invite import accept, invite
 from e2ecall.cli.listen import listen
 from e2ecall.cli.message import message
@@ -45,6 +46,7 @@ _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     call,
     listen,
     message,
+    history,
     contacts,
     invite,
     accept,

@@ -16,6 +16,7 @@ from e2ecall.client.events import (
     Text,
     VideoAsked,
 )
+from e2ecall.client.history import PastCall
 from e2ecall.client.inbox import TextMessage
 from e2ecall.client.moving import DeviceInfo
 
@@ -31,6 +32,7 @@ __all__ = [
     "FramesRefused",
     "IncomingCall",
     "MediaState",
+    "PastCall",
     "Quality",
     "Ringing",
     "Sas",

@@ -12,10 +12,11 @@ import anyio
 
 from e2ecall.client import events as public
 from e2ecall.client.callsteps import GOODBYE_TIMEOUT, CallSteps
+from e2ecall.client.history import PastCall
 from e2ecall.errors import E2ECallError, MediaError
 from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_events import EndReason
-from e2ecall.protocol.call_table import CallState
+from e2ecall.protocol.call_table import CallState, Role
 from e2ecall.protocol.messages import Stream
 
 _TICK: Final = 0.25
@@ -80,6 +81,7 @@ class CallLife(CallSteps):
                 self.leave()
             self._detach()
             await self._close_media()
+            await self._note_end()
         finally:
             self.closed.set()
 
@@ -193,6 +195,7 @@ class CallLife(CallSteps):
         if self.state is CallState.CONNECTING:
             self._machine.media_connected(self._clock())
             if self._machine.state is CallState.CONNECTED:
+                self._connected_at = self._clock()
                 self._tell(public.Connected())
         if stream is Stream.CAMERA:
             self._tell(public.FirstVideo())
@@ -208,6 +211,25 @@ class CallLife(CallSteps):
                 _log.info("media was closed already: %s", error)
             finally:
                 self._media.events.close()
+
+    async def _note_end(self) -> None:
+        """Have the call noted among the past ones (HISTORY-01)."""
+        if self._ended is None or self._ended.reason is EndReason.SUPERSEDED:
+            return
+        connected, machine = self._connected_at, self._machine
+        past = PastCall(
+            machine.remote.address,
+            machine.role is Role.CALLER or self._by_itself,  # CALL-09: whoever lost called too
+            self._began,
+            0.0 if connected is None else max(0.001, self._clock() - connected),
+            self._ended.reason,
+            machine.offer.wants_video,
+        )
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._note(past)
+            except E2ECallError as error:  # a full disk must not keep a call from its end
+                _log.warning("a call could not be noted: %s", type(error).__name__)
 
     def _detach(self) -> None:
         link, self._link = self._link, None

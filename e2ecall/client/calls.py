@@ -15,10 +15,11 @@ import anyio
 from e2ecall.client.call import Call, IncomingCall
 from e2ecall.client.calllink import CallLink
 from e2ecall.client.callmedia import CallMedia, MediaChoice
+from e2ecall.client.history import History, PastCall
 from e2ecall.client.home import Home
 from e2ecall.client.services import Services
 from e2ecall.client.sessions import Opened
-from e2ecall.errors import E2ECallError, LocalProtocolError, MediaError, RemoteProtocolError
+from e2ecall.errors import E2ECallError, LocalProtocolError, MediaError, Reason, RemoteProtocolError
 from e2ecall.io.store import Change, RecordKind
 from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_events import EndReason
@@ -62,8 +63,9 @@ class _Placing:
 class Calls:
     """Holds the one live call of an account, whichever side began it."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, history: History) -> None:
         self._services = services
+        self._history = history
         self._call: Call | None = None
         self._placing: _Placing | None = None
         self._running: set[Call] = set()
@@ -212,13 +214,15 @@ class Calls:
         return opened.proven and (known or services.account.strangers_ring)
 
     def _take_offer(self, opened: Opened, offer: Offer, home: Home) -> None:
-        machine = protocol.Call.incoming(
-            opened.local,
-            opened.remote,
-            offer,
-            sent_at=opened.payload.sent_at_ms / 1000,
-            now=self._services.clock(),
-        )
+        sent_at, now = opened.payload.sent_at_ms / 1000, self._services.clock()
+        try:
+            machine = protocol.Call.incoming(
+                opened.local, opened.remote, offer, sent_at=sent_at, now=now
+            )
+        except RemoteProtocolError as error:
+            if error.reason is Reason.EXPIRED and sent_at < now:
+                self._note_missed(opened, offer, EndReason.NO_ANSWER)
+            raise
         live, placing = self._live, self._placing
         glare = None if live is None else live.glare(offer, opened.remote)
         if glare is protocol.Glare.OURS:
@@ -232,6 +236,7 @@ class Calls:
             # CALL-09: no Offer of ours is out, so theirs has nothing to lose against.
             call = placing.call = self._adopt(machine, placing.choice, by_itself=True)
         else:
+            self._note_missed(opened, offer, EndReason.BUSY)
             self._refuse_busy(opened.peer, machine)
             return
         if placing is not None:
@@ -304,6 +309,18 @@ class Calls:
         except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
             call.leave()  # nobody takes calls here
 
+    def _note_missed(self, opened: Opened, offer: Offer, reason: EndReason) -> None:
+        """Note a call that could not ring (HISTORY-03)."""
+        began = min(opened.payload.sent_at_ms / 1000, self._services.clock())
+        past = PastCall(str(opened.peer), False, began, 0.0, reason, offer.wants_video)
+        self._services.tasks.start_soon(self._note, past)
+
+    async def _note(self, past: PastCall) -> None:
+        try:
+            await self._history.note(past)
+        except E2ECallError as error:
+            _log.warning("a missed call could not be noted: %s", type(error).__name__)
+
     def _refuse_busy(self, peer: Address, machine: protocol.Call) -> None:
         if self._answering_busy < _MAX_BUSY:
             self._answering_busy += 1
@@ -334,6 +351,7 @@ class Calls:
             by_itself=by_itself,
             confirm=self._confirm,
             clock=self._services.clock,
+            note=self._history.note,
         )
         return self._call
 

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from e2ecall.client import events as public
 from e2ecall.client.calllink import CallLink
 from e2ecall.client.callmedia import STREAMS, CallMedia, MediaChoice, keeps
+from e2ecall.client.history import PastCall
 from e2ecall.errors import E2ECallError, LocalProtocolError, MediaError, RemoteProtocolError
 from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_core import MEDIA_STATES
@@ -66,8 +67,12 @@ class CallSteps:
         by_itself: bool = False,
         confirm: Callable[[Party], Awaitable[None]],
         clock: Callable[[], float],
+        note: Callable[[PastCall], Awaitable[None]],
     ) -> None:
         """Made by the client. ``by_itself`` is for the callee after glare, who accepts at once."""
+        self._note = note
+        self._began = clock()
+        self._connected_at: float | None = None
         self._machine = machine
         self._choice = choice
         self._wanted = Controls(camera=choice.video is not None, recording=keeps(choice.output))

@@ -19,6 +19,7 @@ from e2ecall.client.account import Account
 from e2ecall.client.call import Call, IncomingCall
 from e2ecall.client.calls import Calls
 from e2ecall.client.contacts import Contact
+from e2ecall.client.history import History, PastCall
 from e2ecall.client.home import Home
 from e2ecall.client.inbox import Inbox, TextMessage
 from e2ecall.client.iteration import Following
@@ -63,7 +64,8 @@ class Client:
         self._services = Services(store, endpoint, tls, clock, tasks, account, sessions)
         self._people = People(store, account, sessions)
         self._inbox = Inbox(store)
-        self._calls = Calls(self._services)
+        self._history = History(store, sessions.contacts)
+        self._calls = Calls(self._services, self._history)
         self._home = Home(
             self._services,
             self._inbox,
@@ -447,6 +449,31 @@ class Client:
                     return call
 
         return Following(following)
+
+    def history(self) -> tuple[PastCall, ...]:
+        """Return the past calls, the latest to end first, also those missed while off line."""
+        return self._history.all()
+
+    def last_called(self) -> str | None:
+        """Return the address that was called last from here, to call it again; None: nobody's."""
+        return next((past.peer for past in self.history() if past.outgoing), None)
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether calls are noted."""
+        return self._history.is_kept
+
+    async def keep_history(self, kept: bool) -> None:
+        """Note calls from now on; or no longer, and forget those that were.
+
+        Raises:
+            StoreError: the disk refused; nothing has changed.
+        """
+        await self._history.keep(kept)
+
+    async def clear_history(self) -> None:
+        """Forget all past calls; raises as `keep_history`."""
+        await self._history.clear()
 
     def _parse(self, text: str) -> Address:
         """Read an address, where a bare name is one at the own relay; needs an account."""

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from e2ecall.client.account import Account
 from e2ecall.client.contacts import Contact, ContactRecord
+from e2ecall.client.history import forgetting
 from e2ecall.client.reach import forgotten
 from e2ecall.client.sessions import Sessions
 from e2ecall.errors import LocalProtocolError
@@ -126,7 +127,8 @@ class People:
                 raise LocalProtocolError(f"{address} is not among your contacts")
             key = str(address).encode()
             kinds = (RecordKind.CONTACT, RecordKind.PEER, RecordKind.GUARD, RecordKind.REACH)
-            await self._store.write([Change(kind, key, None) for kind in kinds])
+            gone = [Change(kind, key, None) for kind in kinds]
+            await self._store.write(gone + forgetting(self._store, address))
         self._sessions.tell_tokens_changed()
 
     def _shown(self, record: ContactRecord) -> Contact:

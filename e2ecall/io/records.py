@@ -40,6 +40,7 @@ class RecordKind(IntEnum):
     REQUEST = 8
     REACH = 9
     INVITATION = 10
+    HISTORY = 11
 
 
 Records = dict[tuple[RecordKind, bytes], bytes]

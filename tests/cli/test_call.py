@@ -67,6 +67,19 @@ def test_call_with_files(start, e2ecall, alice, bob, film, tmp_path):
     contacts = e2ecall("contacts", *alice.options, "--json").events
     assert [(each["address"], each["verified"]) for each in contacts] == [(bob.address, True)]
 
+    (past,) = e2ecall("history", *alice.options, "--json").events
+    assert (past["event"], past["peer"], past["outgoing"]) == ("past_call", bob.address, True)
+    assert past["seconds"] > 1
+    assert bob.address not in e2ecall("history", "--keep", "off", *alice.options).stdout
+    assert e2ecall("history", *alice.options, "--json").events == []
+    done = e2ecall("call", *alice.options)
+    assert (done.code, done.stderr.splitlines()[0]) == (
+        1,
+        "e2ecall: error: you called nobody yet",
+    )
+    assert e2ecall("history", "--clear", "--keep", "on", *alice.options).code == 1
+    e2ecall("history", "--keep", "on", *alice.options)
+
 
 def test_refusing(start, e2ecall, bob, carol):
     """A call is declined by n, or where nobody can answer; the caller is told and exits with 1."""

@@ -39,7 +39,7 @@ def test_no_command():
 
 WRONG = {
     "frobnicate": ("frobnicate", "e2ecall --help"),
-    "call": ("NAME", "e2ecall call --help"),
+    "verify": ("NAME", "e2ecall verify --help"),
     "call bobby --seconds 0": ("--seconds", "e2ecall call --help"),
     "call bobby --audio missing.wav": ("missing.wav", "e2ecall call --help"),
     "policy friends": ("everyone", "e2ecall policy --help"),
