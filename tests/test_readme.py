@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import e2ecall
-from e2ecall.testing import running_relay
+from e2ecall.testing import running_relay, speech_like_sound
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 PASSPHRASE = "probe"
@@ -61,6 +61,39 @@ async def test_embedding(tmp_path, monkeypatch):
     reasons = {(end.reason, end.by_peer) for end in ends}
     assert reasons == {(e2ecall.EndReason.HANGUP, False), (e2ecall.EndReason.HANGUP, True)}
     assert (tmp_path / "bob.mp4").stat().st_size > 0
+
+
+@pytest.mark.anyio
+async def test_recording(tmp_path, monkeypatch):
+    """CALL-32: whom the bridge under "Embedding" records is told so, and the file is there."""
+    monkeypatch.chdir(tmp_path)
+    snippet, ends, told = {}, [], []
+    exec(compile(_block("python"), "README.md", "exec"), snippet)
+
+    async def record(relay):
+        ends.append(await snippet["record_one_call"](relay))
+
+    async with running_relay() as relay:
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(record, relay.url)
+                await _wait_for("bridge", relay.url)
+                async with e2ecall.Client.open(
+                    "probe.db", passphrase=PASSPHRASE, relay=relay.url
+                ) as probe:
+                    call = await probe.call("bridge", audio=speech_like_sound(1))
+                    connected = False
+                    async for event in call.events():
+                        connected |= isinstance(event, e2ecall.Connected)
+                        if isinstance(event, e2ecall.MediaState | e2ecall.Text):
+                            told.append(event)
+                        if connected and len(told) == 2:
+                            await call.hangup()
+    (state,) = (event for event in told if isinstance(event, e2ecall.MediaState))
+    assert state.recording
+    assert e2ecall.Text("This call is recorded.") in told
+    assert [(end.reason, end.by_peer) for end in ends] == [(e2ecall.EndReason.HANGUP, True)]
+    assert (tmp_path / "bridge.mp4").stat().st_size > 0
 
 
 @pytest.mark.parametrize("module", ["e2ecall.cli", "relay.cli"])
