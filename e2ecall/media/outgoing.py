@@ -21,14 +21,18 @@ from aiortc.rtp import (
     RTCP_PSFB_PLI,
     AnyRtcpPacket,
     RtcpPsfbPacket,
+    RtcpRrPacket,
+    RtcpRtpfbPacket,
+    RtcpSrPacket,
     unpack_remb_fci,
 )
 from av import Packet, VideoFrame
 
-from e2ecall.media.bitrate import BitrateControl
+from e2ecall.media.bitrate import BitrateControl, RepairBudget
 from e2ecall.media.encoders.opus import OpusEncoder
 from e2ecall.media.encoders.vp8 import VP8Encoder
 from e2ecall.media.events import SentStats
+from e2ecall.media.ladder import Ladder, scaled, useful
 from e2ecall.media.pacer import Pacer
 from e2ecall.media.sources import (
     MAX_FRAME_RATE,
@@ -85,6 +89,8 @@ class OutgoingStream(MediaStreamTrack):
         self._prepared = False
         self._changes = 0  # of the source: what the former one gave is not sent any more
         self.muted = False
+        self.ssrc: int | None = None
+        """Of its RTP packets, by which reports name it; set when they are sent."""
 
     @property
     def stats(self) -> SentStats:
@@ -254,7 +260,10 @@ class OutgoingVideo(OutgoingStream):
         if source is not None:
             self._there.set()
         self._control = BitrateControl()
+        self._repairs = RepairBudget()
+        self._ladder = Ladder()
         self._encoder = VP8Encoder(self._frame_rate, self._control.bit_rate)
+        self._pictures = 0
         self._ahead: VideoFrame | None = None
         self._size = _BLACK_SIZE
         self._idle = 0
@@ -284,7 +293,19 @@ class OutgoingVideo(OutgoingStream):
                 self._there.set()
 
     def feedback(self, packet: AnyRtcpPacket) -> None:
-        """Take a key frame request (RFC 4585, RFC 5104) or a bandwidth estimate (REMB)."""
+        """Take a key frame request (RFC 4585, RFC 5104), an estimate (REMB) or a report of loss.
+
+        Of what the peer wants to have sent again only as much stays in the packet as may be.
+        """
+        if isinstance(packet, RtcpRrPacket | RtcpSrPacket):
+            now = time.monotonic()
+            for report in packet.reports:
+                if report.ssrc == self.ssrc:
+                    self._control.loss(report.fraction_lost / 256, now)
+        if isinstance(packet, RtcpRtpfbPacket):
+            # aiortc sends again what is still in the list when this returns.
+            given = self._repairs.take(len(packet.lost), self._control.bit_rate, time.monotonic())
+            packet.lost = packet.lost[:given]
         if not isinstance(packet, RtcpPsfbPacket):
             return
         if packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
@@ -328,15 +349,31 @@ class OutgoingVideo(OutgoingStream):
         else:
             self._idle = 0
             self._size = (frame.width & ~1, frame.height & ~1)
-        self._encoder.set_bit_rate(self._control.bit_rate)
         try:
-            return self._encoder.encode(frame, key_frame=self._take_key_frame_request())
+            fitted = self._fitted(frame)
+            if fitted is None:
+                return None
+            return self._encoder.encode(fitted, key_frame=self._take_key_frame_request())
         except Exception:
             if self._source is None:
                 raise
             logger.exception("a video source gave what cannot be encoded; it is dropped")
             self._source = None
             return None
+
+    def _fitted(self, frame: VideoFrame) -> VideoFrame | None:
+        """Return the picture in the size that suits the rate, or None if it is left out."""
+        pixel_rate = frame.width * frame.height * self._frame_rate
+        bit_rate = useful(self._control.bit_rate, pixel_rate)
+        rung = self._ladder.choose(bit_rate, pixel_rate, time.monotonic())
+        self._pictures += 1
+        if self._pictures % rung.every and not self._idle:
+            return None
+        self._encoder.aim(bit_rate, self._frame_rate / rung.every)
+        if rung.eighths == 8:
+            return frame
+        width, height = scaled(frame.width, frame.height, rung)
+        return frame.reformat(width=width, height=height)
 
     def _read(self) -> VideoFrame | None:
         ahead, self._ahead = self._ahead, None

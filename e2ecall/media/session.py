@@ -316,6 +316,7 @@ class MediaSession:
             if track is None:
                 continue
             sender = hooks.new_sender(track, dtls, described.ssrc, described.rtx_ssrc)
+            track.ssrc = described.ssrc
             hooks.observe_feedback(sender, track.feedback)
             await sender.send(description.send_parameters(described))
             self._senders.append(sender)

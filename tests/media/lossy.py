@@ -26,6 +26,8 @@ class LossyPath:
         self._woken, self._wake = socket.socketpair()
         self.uri = f"turn:127.0.0.1:{self._inner.getsockname()[1]}"
         self.lost = []
+        self.lost_frames = []
+        """The RTP timestamps of lost packets of sound."""
         self.passed = {SOUND: {}, PICTURE: {}}
         """When the last packet of each frame was passed on, by type and RTP timestamp."""
         self._doomed = []
@@ -77,4 +79,6 @@ class LossyPath:
                 self.passed[payload_type][int.from_bytes(rtp[4:8])] = time.monotonic()
             return False
         self.lost.append(payload_type)
+        if payload_type == SOUND:
+            self.lost_frames.append(int.from_bytes(rtp[4:8]))
         return True

@@ -1,7 +1,6 @@
 """What a lost packet costs the callee, through real sockets that lose it."""
 
 import random
-import statistics
 import time
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -52,6 +51,14 @@ def delays(path, sink, stream):
     return [at - passed[timestamp] for at, timestamp in frames if timestamp in passed]
 
 
+def least(values):
+    """Return what a tenth of the values is below.
+
+    A buffer that keeps a delay adds it to every frame, a busy machine to some.
+    """
+    return sorted(values)[len(values) // 10]
+
+
 @asynccontextmanager
 async def receiving(turn):
     """Run a call whose callee is behind a lossy path; give the path and the callee's sink."""
@@ -74,12 +81,13 @@ async def test_a_lost_packet_of_sound_costs_no_delay_afterwards(turn):
         start = len(sink.came[MICROPHONE])
         await sink.until(MICROPHONE, start + 75)
     assert path.lost == [SOUND]
-    steps = [later[1] - earlier[1] for earlier, later in pairwise(sink.came[MICROPHONE])]
-    assert sorted(steps)[-2:] == [960, 1920]
+    first = next(iter(path.passed[SOUND]))
+    played = {ticks for _, ticks in sink.came[MICROPHONE]}
+    assert path.lost_frames[0] - first & 0xFFFF_FFFF not in played
     delay = delays(path, sink, MICROPHONE)
     # The frames that waited for the missing one are past; what comes now shows what it cost.
     before, after = delay[10:start], delay[start + 10 :]
-    assert statistics.median(after) - statistics.median(before) < 0.04
+    assert least(after) - least(before) < 0.04
 
 
 @pytest.mark.parametrize(
@@ -101,7 +109,7 @@ async def test_a_lost_packet_of_a_picture_freezes_it_shortly(turn, doomed):
     freeze = max(later[0] - earlier[0] for earlier, later in pairwise(sink.came[CAMERA]))
     assert freeze < 0.7
     # Afterwards nothing waits any more.
-    assert statistics.median(delays(path, sink, CAMERA)[-15:]) < 0.04
+    assert least(delays(path, sink, CAMERA)[-15:]) < 0.04
 
 
 async def test_pictures_are_released_at_their_marker(turn):
@@ -116,7 +124,7 @@ async def test_pictures_are_released_at_their_marker(turn):
             await sink.until(CAMERA, 20)
     finally:
         path.close()
-    assert statistics.median(delays(path, sink, CAMERA)) < 0.05
+    assert least(delays(path, sink, CAMERA)) < 0.05
 
 
 async def test_random_loss_costs_what_was_lost(turn):
@@ -127,8 +135,10 @@ async def test_random_loss_costs_what_was_lost(turn):
         path.lose_by_chance(lambda _: draw.random() < 0.05)
         await sink.until(MICROPHONE, 250)
     played = [ticks for _, ticks in sink.came[MICROPHONE]]
-    missing = (played[-1] - played[0]) // 960 + 1 - len(played)
-    lost = path.lost.count(SOUND)
-    assert 2 < missing <= lost <= missing + 3  # the last may still be held back
+    missing = set(range(0, played[-1], 960)) - set(played)
+    first = next(iter(path.passed[SOUND]))
+    lost = {timestamp - first & 0xFFFF_FFFF for timestamp in path.lost_frames}
+    assert len(missing) > 2
+    assert missing == {ticks for ticks in lost if ticks < played[-1]}
     delay = delays(path, sink, MICROPHONE)
-    assert statistics.median(delay[50:]) - statistics.median(delay[10:50]) < 0.04
+    assert least(delay[50:]) - least(delay[10:50]) < 0.04

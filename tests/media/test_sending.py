@@ -4,14 +4,23 @@ import anyio
 import av
 import numpy as np
 import pytest
-from aiortc.rtp import RTCP_PSFB_APP, RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket, pack_remb_fci
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RTCP_PSFB_FIR,
+    RTCP_PSFB_PLI,
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRrPacket,
+    pack_remb_fci,
+)
 
 from e2ecall.errors import MediaError
 from e2ecall.media import bitrate, outgoing
-from e2ecall.media.bitrate import RATES, BitrateControl
+from e2ecall.media.bitrate import BitrateControl, RepairBudget
 from e2ecall.media.encoders import vp8
 from e2ecall.media.encoders.opus import PACKET_BYTES, OpusEncoder
 from e2ecall.media.encoders.vp8 import VP8Encoder, check_picture
+from e2ecall.media.ladder import Ladder, useful
 from e2ecall.media.outgoing import OutgoingVideo
 from e2ecall.media.pacer import MAX_LAG, Pacer
 from e2ecall.media.sources import (
@@ -85,14 +94,32 @@ def test_the_first_picture_and_those_asked_for_are_key_frames():
     assert [n for n, key in enumerate(kinds) if key] == [0, 5]
 
 
-def test_a_new_size_and_a_new_rate_begin_with_a_key_frame():
-    """The encoder goes on with pictures of another size or at another rate."""
+def test_a_new_size_begins_with_a_key_frame():
+    """The encoder goes on with pictures of another size."""
     encoder = VP8Encoder(30, 500_000)
     encoder.encode(gradient(0), key_frame=False)
     assert is_key_frame(encoder.encode(gradient(1, 640, 360), key_frame=False))
-    encoder.set_bit_rate(250_000)
-    assert is_key_frame(encoder.encode(gradient(2, 640, 360), key_frame=False))
-    assert encoder.bit_rate == 250_000
+
+
+def textured(number):
+    """Return a picture of 640 x 360 with grain that no picture before it has."""
+    rows = np.full((540, 640), 128, np.uint8)
+    grain = np.random.default_rng(number).normal(0, 12, (360, 640))
+    rows[:360] = np.clip(grain + (np.arange(640) + 3 * number) % 120 + 60, 0, 255)
+    return av.VideoFrame.from_ndarray(rows, format="yuv420p")
+
+
+@pytest.mark.parametrize("rates", [(1_500_000, 500_000, 2_500_000), (500_000, 2_500_000, 600_000)])
+def test_the_rate_changes_without_a_key_frame(rates):
+    """MEDIA-22: another rate is kept to within 15% a second later, without a key frame."""
+    encoder = VP8Encoder(30, rates[0])
+    key_frames = 0
+    for number, rate in enumerate(rates):
+        encoder.aim(rate, 30)
+        packets = [encoder.encode(textured(number * 60 + n), key_frame=False) for n in range(60)]
+        key_frames += sum(map(is_key_frame, packets))
+        assert sum(map(len, packets[30:])) * 8 == pytest.approx(rate, rel=0.15)
+    assert key_frames == 1
 
 
 def test_pictures_of_any_format_and_odd_size_are_sent():
@@ -166,7 +193,7 @@ def test_nonsense_feedback_is_ignored(now):
         track.feedback(request(RTCP_PSFB_APP, b"XXXX"))
         track.feedback(request(RTCP_PSFB_APP, pack_remb_fci(1, [2])))
         track.feedback(request(2))
-        assert track._control.bit_rate in RATES
+        assert track._control.bit_rate == bitrate.START_RATE
         await track.close()
 
     anyio.run(main)
@@ -178,19 +205,23 @@ def test_nonsense_feedback_is_ignored(now):
 def test_the_rate_falls_with_congestion_and_rises_slowly():
     """An estimate below what is sent lowers the rate; it takes time and room to rise again."""
     control = BitrateControl()
-    assert control.bit_rate == RATES[-1] == 1_000_000
+    assert control.bit_rate == bitrate.START_RATE == 1_000_000
     control.estimate(300_000, 1_000_000, 10.0)
-    assert control.bit_rate == 250_000
+    assert control.bit_rate == 300_000
     control.estimate(160_000, 250_000, 10.5)
-    assert control.bit_rate == 250_000
+    assert control.bit_rate == 300_000
     control.estimate(160_000, 250_000, 11.0)
-    assert control.bit_rate == 150_000
+    assert control.bit_rate == 160_000
     control.estimate(0, 150_000, 12.0)
-    assert control.bit_rate == RATES[0]
-    control.estimate(5_000_000, 150_000, 12.0 + bitrate.UP_INTERVAL)
-    assert control.bit_rate == 250_000
-    control.estimate(5_000_000, 150_000, 13.0 + bitrate.UP_INTERVAL)
-    assert control.bit_rate == 250_000
+    assert control.bit_rate == bitrate.MIN_RATE == 100_000
+    control.estimate(105_000, 100_000, 14.0)  # no headroom
+    assert control.bit_rate == 100_000
+    control.estimate(5_000_000, 100_000, 14.0)
+    control.estimate(5_000_000, 100_000, 14.5)
+    assert control.bit_rate == 108_000
+    for second in range(60):
+        control.estimate(5_000_000, 2_000_000, 15.0 + second)
+    assert control.bit_rate == bitrate.MAX_RATE == 2_500_000
 
 
 def test_an_estimate_of_a_quiet_sender_is_no_congestion():
@@ -198,7 +229,122 @@ def test_an_estimate_of_a_quiet_sender_is_no_congestion():
     control = BitrateControl()
     for second in range(20):
         control.estimate(120_000, 90_000, float(second))
-    assert control.bit_rate == RATES[-1]
+    assert control.bit_rate == bitrate.START_RATE
+
+
+def test_loss_lowers_the_rate_and_keeps_it_from_rising():
+    """MEDIA-23: above 10% the rate falls once a second; above 2% no estimate raises it."""
+    control = BitrateControl()
+    control.loss(0.05, 1.0)
+    control.estimate(5_000_000, 1_000_000, 1.0)
+    assert control.bit_rate == 1_000_000
+    control.loss(0.2, 2.0)
+    control.loss(0.2, 2.5)
+    assert control.bit_rate == 900_000
+    for second in range(3, 60):
+        control.loss(0.2, float(second))
+    assert control.bit_rate == bitrate.LOSS_FLOOR == 300_000
+    for second in range(60, 90):
+        control.loss(0.5, float(second))
+    assert control.bit_rate == bitrate.MIN_RATE
+    control.loss(0.0, 90.0)
+    control.estimate(5_000_000, 100_000, 92.0)
+    assert control.bit_rate > bitrate.MIN_RATE
+
+
+def test_what_is_sent_again_is_bounded():
+    """MEDIA-14: repairs take half of the rate, in bursts of half a second of it."""
+    budget = RepairBudget()
+    assert budget.take(128, 1_040_000, 10.0) == 25
+    assert budget.take(128, 1_040_000, 10.0) == 0
+    assert budget.take(128, 1_040_000, 10.11) == 5
+    assert budget.take(3, 1_040_000, 20.0) == 3
+    assert budget.take(128, 1_040_000, 20.0) == 22
+    assert RepairBudget().take(5, 100, 0.0) == 1
+
+
+HD, SMALL = 1280 * 720 * 30, 640 * 360 * 30
+
+
+def settled(ladder, rate, pixel_rate, start):
+    """Return the rung after ten seconds at a rate."""
+    return [ladder.choose(rate, pixel_rate, start + tenth / 10) for tenth in range(100)][-1]
+
+
+@pytest.mark.parametrize(
+    ("rate", "pixel_rate", "rung"),
+    [
+        (2_500_000, HD, (8, 1)),
+        (1_000_000, HD, (6, 1)),
+        (300_000, HD, (4, 1)),
+        (150_000, HD, (4, 2)),
+        (100_000, HD, (3, 2)),
+        (1_000_000, SMALL, (8, 1)),
+        (200_000, SMALL, (6, 1)),
+        (100_000, SMALL, (4, 1)),
+        (1, SMALL, (2, 2)),
+    ],
+)
+def test_pictures_get_smaller_and_fewer_before_they_fall_apart(rate, pixel_rate, rung):
+    """MEDIA-24: no rung but the last has less than 0.04 bits for a pixel."""
+    assert settled(Ladder(), rate, pixel_rate, 0.0) == rung
+
+
+def test_a_short_dip_changes_nothing_and_a_rise_takes_room_and_time():
+    """MEDIA-24: each step costs a key frame, so rates around a threshold cause none."""
+    ladder = Ladder()
+    for tenth in range(100):
+        rate = 270_000 if tenth % 5 else 290_000
+        assert ladder.choose(rate, SMALL, tenth / 10) == (8, 1)
+    assert settled(ladder, 250_000, SMALL, 20.0) == (6, 1)
+    assert settled(ladder, 300_000, SMALL, 40.0) == (6, 1)
+    assert settled(ladder, 400_000, SMALL, 60.0) == (8, 1)
+    assert ladder.choose(100_000, SMALL, 80.0) == (8, 1)
+    assert ladder.choose(100_000, SMALL, 81.0) == (4, 1)
+    assert ladder.choose(1_000_000, SMALL, 82.0) == (4, 1)
+    assert ladder.choose(1_000_000, SMALL, 86.0) == (6, 1)
+    assert ladder.choose(1_000_000, SMALL, 87.0) == (6, 1)
+
+
+def test_a_small_picture_does_not_waste_a_high_rate():
+    """More than 0.2 bits for a pixel is not spent."""
+    assert useful(2_500_000, HD) == 2_500_000
+    assert useful(2_500_000, SMALL) == 1_382_400
+
+
+def test_the_sender_follows_what_the_receiver_reports(now):
+    """MEDIA-23, MEDIA-24: heavy loss of its own stream, not of another, makes the picture small."""
+
+    async def main():
+        source = GeneratedVideo(lambda n: gradient(n, 640, 360).to_ndarray())
+        track = OutgoingVideo(source, "camera")
+        track._encryptor = Clear()
+        track.ssrc = 5
+
+        def second(ssrc):
+            report = RtcpReceiverInfo(ssrc, 128, 0, 0, 0, 0, 0)
+            track.feedback(RtcpRrPacket(ssrc=1, reports=[report]))
+            frames = []
+            for _ in range(30):
+                now[0] += 1 / 30
+                frames.append(track._encode())
+            return frames
+
+        for _ in range(15):
+            sizes = [key_frame_size(frame) for frame in second(ssrc=6) if is_key_frame(frame)]
+        assert sizes == []
+        sizes = []
+        for _ in range(15):
+            sizes += [key_frame_size(frame) for frame in second(ssrc=5) if is_key_frame(frame)]
+        assert sizes[-1] == (320, 180)
+        assert len(sizes) <= 2
+        await track.close()
+
+    anyio.run(main)
+
+
+def key_frame_size(frame):
+    return tuple(int.from_bytes(frame[at : at + 2], "little") & 0x3FFF for at in (6, 8))
 
 
 def test_the_pace_is_steady_and_survives_a_stall():

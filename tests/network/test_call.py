@@ -98,3 +98,24 @@ async def test_the_program_is_told_of_the_network(tmp_path):
             assert max(event["loss_received"] for event in told["caller"]) < 0.04
             await caller.do("hangup")
             await callee.event("Ended")
+
+
+@pytest.mark.parametrize("rate", [300_000, 1_000_000])
+async def test_pictures_fit_through_a_bottleneck(tmp_path, rate):
+    """MEDIA-23: what is sent into a bottleneck becomes what passes it, without lasting loss."""
+    async with network() as hosts:
+        await hosts.shape("callee", down=Conditions(delay=0.02, rate=rate, queue=0.3))
+        async with peers_on(hosts, tmp_path, "asyncio") as (caller, callee):
+            await talk(caller, callee)
+            quality = []
+            with anyio.fail_after(PATIENCE * 2):
+                while len(quality) < 10:  # twenty seconds
+                    quality.append(await callee.event("Quality"))
+            settled = quality[5:]
+            assert max(event["bit_rate_received"] for event in settled) < rate
+            assert sum(event["loss_received"] for event in settled) / len(settled) < 0.05
+            assert sum(event["frozen"] for event in settled) < 2
+            sound, picture = (await callee.do("stats"))["frames"]
+            await decoded(callee, sound + 100, picture + 30)
+            await caller.do("hangup")
+            await callee.event("Ended")

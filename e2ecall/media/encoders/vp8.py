@@ -25,25 +25,35 @@ _KEY_FRAME_DISTANCE: Final = 3_000
 """Frames between unasked key frames: losses are answered by asking."""
 
 
-class VP8Encoder:
-    """Encodes pictures of one size at one bitrate; a new size or rate makes a new context."""
+_CLAIMED_RATE: Final = 1
+"""Pictures a second that a context is told to expect. libvpx takes over the frequency that the
+time stamps show at once where it differs from this, and slowly where it does not."""
 
-    def __init__(self, frame_rate: int, bit_rate: int) -> None:
+
+class VP8Encoder:
+    """Encodes pictures of one size; a new size makes a new context and so a key frame.
+
+    FFmpeg gives libvpx a bitrate once, when a context is opened. What a picture may cost is that
+    rate times the time since the picture before, so the rate is changed by time stamps that run
+    faster or slower than the clock; nobody else sees them (decision 0032).
+    """
+
+    def __init__(self, frame_rate: float, bit_rate: int) -> None:
         self._frame_rate = frame_rate
         self._bit_rate = bit_rate
+        self._opened_rate = bit_rate
         self._codec: VideoCodecContext | None = None
-        self._pictures = 0
+        self._pts = 0
 
     @property
     def bit_rate(self) -> int:
         """Bits a second that are aimed at."""
         return self._bit_rate
 
-    def set_bit_rate(self, bit_rate: int) -> None:
-        """Aim at another rate, from the next picture on, which becomes a key frame."""
-        if bit_rate != self._bit_rate:
-            self._bit_rate = bit_rate
-            self._codec = None
+    def aim(self, bit_rate: int, frame_rate: float) -> None:
+        """Aim at another rate, or expect another frequency, from the next picture on."""
+        self._bit_rate = bit_rate
+        self._frame_rate = frame_rate
 
     def open(self, width: int, height: int) -> None:
         """Make the context for pictures of this size ahead of time."""
@@ -52,11 +62,12 @@ class VP8Encoder:
         codec.width, codec.height = width, height
         codec.pix_fmt = "yuv420p"
         codec.time_base = _TIME_BASE
-        codec.framerate = Fraction(self._frame_rate)
+        codec.framerate = Fraction(_CLAIMED_RATE)
         codec.bit_rate = self._bit_rate
         codec.gop_size = _KEY_FRAME_DISTANCE
         codec.qmin, codec.qmax = 2, 56
         codec.thread_count = 1
+        self._opened_rate = self._bit_rate
         rate = str(self._bit_rate)
         codec.options = {
             "deadline": "realtime",
@@ -65,7 +76,7 @@ class VP8Encoder:
             "error-resilient": "default",
             "minrate": rate,  # minrate = maxrate is constant bitrate
             "maxrate": rate,
-            "bufsize": rate,
+            "bufsize": str(self._bit_rate // 2),
             "undershoot-pct": "100",
             "overshoot-pct": "15",
             "static-thresh": "1",
@@ -86,9 +97,9 @@ class VP8Encoder:
             codec = self._codec
         assert codec is not None
         frame.pict_type = PictureType.I if key_frame else PictureType.NONE
-        frame.pts = self._pictures * VIDEO_CLOCK // self._frame_rate
-        frame.time_base = _TIME_BASE
-        self._pictures += 1
+        step = VIDEO_CLOCK / self._frame_rate * self._bit_rate / self._opened_rate
+        self._pts += max(round(step), 1)
+        frame.pts, frame.time_base = self._pts, _TIME_BASE
         packets = codec.encode(frame)
         if len(packets) != 1 or not packets[0].size:
             raise MediaError("the VP8 encoder gave no frame")
