@@ -84,9 +84,13 @@ class Call(CallControls):
 class IncomingCall:
     """Somebody calls: accept or decline, while it rings."""
 
-    def __init__(self, call: Call, *, verified: bool, wants_video: bool) -> None:
+    def __init__(
+        self, call: Call, *, verified: bool, wants_video: bool, other: Call | None = None
+    ) -> None:
         """Made by the client."""
         self._call = call
+        self.other = other
+        """The call that goes on while this one rings, or None."""
         self.caller = call.peer
         """The caller's address; a relay that the user chose vouches for it."""
         self.verified = verified
@@ -105,14 +109,31 @@ class IncomingCall:
         audio: "AudioSource | None" = None,
         video: "VideoSource | None" = None,
         output: "Sink | None" = None,
+        end_other: bool = False,
     ) -> Call:
         """Answer; from here on this end may send. Without ``audio`` silence is sent.
+
+        Where another call goes on, it is put on hold first, or ended with ``end_other``.
 
         Raises:
             LocalProtocolError: the call is over already, for instance cancelled.
         """
+        other = self.other
+        if other is None or other.ended is not None or self._call.ended is not None:
+            other = None
+        elif end_other:
+            other.leave(LeaveReason.OTHER_CALL)
+        elif other.controls.held:
+            other = None
+        else:
+            await other.hold()  # CALL-36: no word of this end goes into two calls
         self._call.use(audio, video, output)
-        await self._call.accept()
+        try:
+            await self._call.accept()
+        except LocalProtocolError:
+            if other is not None and other.ended is None:
+                await other.resume()
+            raise
         return self._call
 
     async def decline(self, reason: LeaveReason = LeaveReason.NORMAL) -> None:

@@ -24,6 +24,7 @@ from e2ecall.io.store import Change, RecordKind
 from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_events import EndReason
 from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets
+from e2ecall.protocol.call_table import CallState
 from e2ecall.protocol.callkeys import Party
 from e2ecall.protocol.exchange_guard import ExchangeGuard
 from e2ecall.protocol.messages import CallMessage, Offer
@@ -67,6 +68,9 @@ class Calls:
         self._services = services
         self._history = history
         self._call: Call | None = None
+        self._second: Call | None = None
+        self.waiting_allowed = False
+        """Whether a second call rings while one is connected (CALL-36); else it is Busy."""
         self._placing: _Placing | None = None
         self._running: set[Call] = set()
         self._answering_busy = 0
@@ -130,8 +134,9 @@ class Calls:
         """Hang up, then release; in bounded time, also when cancelled."""
         self._closed = True
         with anyio.CancelScope(shield=True):
-            if self._call is not None:
-                self._call.leave()
+            for call in (self._call, self._second):
+                if call is not None:
+                    call.leave()
             calls = tuple(self._running)
             with anyio.move_on_after(CLOSE_TIMEOUT):
                 for call in calls:
@@ -203,9 +208,9 @@ class Calls:
 
     def _take_other(self, opened: Opened, message: CallMessage) -> None:
         """Take what came to the account and not to the call's box: a Cancel before our Ringing."""
-        call = self._live
-        if call is not None and call.peer == str(opened.peer):
-            call.receive(message)
+        for call in (self._live, self._second):
+            if call is not None and call.ended is None and call.peer == str(opened.peer):
+                call.receive(message)
 
     def _rings(self, opened: Opened) -> bool:
         """Tell whether calls of this person ring: never those of who only claims a name."""
@@ -235,6 +240,8 @@ class Calls:
         elif live is None and placing is not None and placing.address == opened.peer:
             # CALL-09: no Offer of ours is out, so theirs has nothing to lose against.
             call = placing.call = self._adopt(machine, placing.choice, by_itself=True)
+        elif live is not None and self._may_wait(live):
+            call = self._second = self._create(machine, MediaChoice())
         else:
             self._note_missed(opened, offer, EndReason.BUSY)
             self._refuse_busy(opened.peer, machine)
@@ -303,6 +310,7 @@ class Calls:
                 opened.peer, opened.remote.identity_key
             ),
             wants_video=offer.wants_video,
+            other=self._live if call is self._second else None,
         )
         try:
             self._send_incoming.send_nowait(ringing)
@@ -345,7 +353,13 @@ class Calls:
     def _adopt(
         self, machine: protocol.Call, choice: MediaChoice, *, by_itself: bool = False
     ) -> Call:
-        self._call = Call(
+        self._call = self._create(machine, choice, by_itself=by_itself)
+        return self._call
+
+    def _create(
+        self, machine: protocol.Call, choice: MediaChoice, *, by_itself: bool = False
+    ) -> Call:
+        return Call(
             machine,
             choice,
             by_itself=by_itself,
@@ -353,7 +367,12 @@ class Calls:
             clock=self._services.clock,
             note=self._history.note,
         )
-        return self._call
+
+    def _may_wait(self, live: Call) -> bool:
+        """Return whether one more call may ring beside this one (CALL-36)."""
+        second = self._second is not None and self._second.ended is None
+        connected = live.state is CallState.CONNECTED
+        return self.waiting_allowed and connected and self._placing is None and not second
 
     def _start(self, call: Call) -> None:
         """Let the call live; once, where glare would do so twice."""
@@ -376,7 +395,9 @@ class Calls:
     def _forget(self, call: Call) -> None:
         self._running.discard(call)
         if self._call is call:
-            self._call = None
+            self._call, self._second = self._second, None
+        elif self._second is call:
+            self._second = None
 
     async def _create_media(self) -> CallMedia:
         async with self._engine_lock:

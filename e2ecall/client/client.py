@@ -450,6 +450,14 @@ class Client:
 
         return Following(following)
 
+    def let_calls_wait(self, waiting: bool = True) -> None:
+        """Let a second call ring while one is connected; without this it is answered Busy.
+
+        It comes from `incoming` like any other, with `IncomingCall.other` set: decline it, or
+        accept it, which puts the other one on hold, or ends it.
+        """
+        self._calls.waiting_allowed = waiting
+
     def history(self) -> tuple[PastCall, ...]:
         """Return the past calls, the latest to end first, also those missed while off line."""
         return self._history.all()
