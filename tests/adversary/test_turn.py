@@ -297,9 +297,11 @@ async def test_t6_allocation_flood(server, transport):
     a, b = pair()
     async with call(server) as others, contextlib.AsyncExitStack() as stack:
         codes = []
-        for _ in range(30):
+        while len(codes) < 30:
             connection = await stack.enter_async_context(channel(server, transport))
-            codes.append(await TURNClient(connection, a).allocate())
+            code = await TURNClient(connection, a).allocate()
+            if code != 437:  # else the port is that of an allocation which an earlier test left
+                codes.append(code)
         assert codes == [None, None] + [486] * 28
         async with at(server, transport, b):
             await assert_call(*others)
