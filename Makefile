@@ -1,6 +1,6 @@
 # make demo   sets everything up and places a real call
 # make test   sets everything up and runs the tests
-# make test-system   runs those that need programs of the system, such as PostgreSQL and Chromium
+# make test-thorough   runs those that take long, or need programs such as PostgreSQL and Chromium
 # make vectors [VECTORS=DIR]   checks the test vectors, and the third-party data
 # make fuzz [SECONDS=600]   fuzzes the TURN server with fresh seeds
 # make coverage   fails where a branch of the protocol or its cryptography has no test
@@ -39,7 +39,7 @@ PROBE = import importlib.util, sys; \
 	whole = all(map(importlib.util.find_spec, ("venv", "ensurepip"))); \
 	sys.exit(3 if not fits else 0 if whole else 4)
 
-.PHONY: help setup demo test test-system vectors fuzz coverage bench lint lock clean
+.PHONY: help setup demo test test-thorough vectors fuzz coverage bench lint lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -53,10 +53,10 @@ demo: $(INSTALLED)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test: $(INSTALLED)
-	$(PYTEST) -m "not system" $(PYTEST_ARGS)
+	$(PYTEST) -m "not thorough" $(PYTEST_ARGS)
 
-test-system: $(INSTALLED)
-	$(PYTEST) -m system $(PYTEST_ARGS)
+test-thorough: $(INSTALLED)
+	$(PYTEST) -m thorough $(PYTEST_ARGS)
 
 vectors: $(INSTALLED)
 	@$(BIN)/python -m tests.vectors $(VECTORS)

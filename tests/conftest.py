@@ -72,6 +72,35 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             _namespaces()
 
 
+THOROUGH = (
+    "adversary/",
+    "cli/",
+    "conformance/",
+    "faults/",
+    "integration/test_healing.py",
+    "integration/test_rekeying.py",
+    "media/test_loss.py",
+    "network/",
+    "relay/io/",
+    "relay/test_",
+    "test_conftest.py",
+)
+"""What `make test` leaves to `make test-thorough`: mostly many processes, one after the other.
+
+What stays is the core, the client library, the media engine, and calls through a real relay.
+"""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            name = item.path.relative_to(here).as_posix()
+            if name.startswith(THOROUGH) or item.get_closest_marker("system"):
+                item.add_marker(pytest.mark.thorough)
+
+
 @pytest.fixture(scope="session")
 def require_program() -> Callable[[str], Path]:
     """Give the path of a program by its name, or skip (or fail) the test where it is missing."""
