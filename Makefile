@@ -24,7 +24,8 @@ UV ?= uv
 WORKERS ?= 3
 
 # What covers every branch of e2ecall/protocol and e2ecall/crypto.
-CORE_TESTS = tests/protocol tests/crypto tests/vectors
+CORE_TESTS = tests/protocol tests/crypto tests/vectors tests/client/test_moving.py \
+	tests/client/test_sessions.py
 
 BIN = $(VENV)/bin
 LOCKED = $(VENV)/.locked
