@@ -31,6 +31,7 @@ from relay.wire.messages import (
 from relay.wire.records import PreKeyKind
 from tests.faults.test_drain import order
 from tests.faults.test_reload import reloaded
+from tests.relay.adminsocket import metrics_of
 from tests.relay.conftest import Identity, Wire, letter, token_hash
 
 pytestmark = pytest.mark.trio
@@ -139,7 +140,7 @@ async def test_w8_full_session(start_relay, tmp_path):
             except InvalidHandshake as error:
                 texts["handshake"] = str(error)
         texts["status"] = await trio.to_thread.run_sync(order, relay, "status")
-        texts["metrics"] = await metrics_of(relay)
+        texts["metrics"] = await metrics_of(relay.folder.parent)
         await reloaded(relay)
         relay.process.send_signal(signal.SIGTERM)
         push = await bob.push()
@@ -155,16 +156,3 @@ async def test_w8_full_session(start_relay, tmp_path):
     # The search finds what is there: the database has the names.
     kept = "".join(path.read_bytes().decode("latin-1") for path in data.glob("relay.sqlite*"))
     assert {what for what, _ in found(seeds, {"database": kept})} >= {f"name {names[0]}"}
-
-
-async def metrics_of(relay):
-    """Read the metrics over the admin socket."""
-    path = next(relay.folder.parent.glob("**/admin.sock"))
-    async with await trio.open_unix_socket(path) as stream:
-        await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: relay\r\n\r\n")
-        received = b""
-        while some := await stream.receive_some():
-            received += some
-    head, _, body = received.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 OK")
-    return body.decode()

@@ -22,6 +22,7 @@ import trio
 from relay.services.tickets import issue
 from relay.wire.messages import Done, FetchBundle, MediaTicket, OpenBox
 from tests.faults.media import SECRET
+from tests.relay.adminsocket import metrics_of
 from tests.relay.conftest import RelayProcess, letter, registered, wire
 
 FIGURES = {
@@ -41,13 +42,8 @@ REST_SECONDS = 20
 
 async def figures(relay):
     """Return what the relay says of itself."""
-    path = next(relay.folder.glob("**/admin.sock"))
-    async with await trio.open_unix_socket(path) as stream:
-        await stream.send_all(b"GET /metrics HTTP/1.1\r\n\r\n")
-        text = b""
-        while some := await stream.receive_some():
-            text += some
-    found = dict(re.findall(r"^([a-z0-9_]+) ([0-9.e+]+)\r?$", text.decode(), re.MULTILINE))
+    text = await metrics_of(relay.folder)
+    found = dict(re.findall(r"^([a-z0-9_]+) ([0-9.e+]+)\r?$", text, re.MULTILINE))
     return {name: float(found[metric]) for name, metric in FIGURES.items()}
 
 

@@ -7,13 +7,13 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from functools import partial
 
 import pytest
 import trio
 
-from relay.io.shortpath import at_short_path
 from relay.wire.messages import Done
-from tests.adversary.test_traces import metrics_of
+from tests.relay.adminsocket import ask_admin, metrics_of
 
 pytestmark = pytest.mark.trio
 
@@ -23,21 +23,7 @@ def asked(start_relay):
     """Start a relay and give a function that sends bytes to its admin socket."""
     relay = start_relay()
     path = next(relay.folder.glob("**/admin.sock"))
-
-    async def ask(data, *, eof=False):
-        with at_short_path(path) as short:
-            stream = await trio.open_unix_socket(short)
-        async with stream:
-            await stream.send_all(data)
-            if eof:
-                await stream.send_eof()
-            received = b""
-            with trio.fail_after(15):
-                while some := await stream.receive_some():
-                    received += some
-        return received
-
-    yield relay, path, ask
+    yield relay, path, partial(ask_admin, relay.folder)
     assert relay.terminate()[0] == 0
     assert not path.exists()
     assert "Traceback" not in relay.log.read_text()
@@ -49,7 +35,7 @@ async def test_figures(asked, speak, username):
     async with speak.registered(relay.url, username) as (client, _):
         assert await client.request(speak.letter(username)) == Done()
         await client.deliveries(1)
-        text = await metrics_of(relay)
+        text = await metrics_of(relay.folder)
     figures = dict(re.findall(r"^([a-z0-9_]+(?:\{[^}]*\})?) ([0-9.e+]+)$", text, re.MULTILINE))
     expected = {
         "e2ecall_relay_ready": 1,
@@ -83,7 +69,7 @@ async def test_descriptors(start_relay):
         relay = start_relay()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    text = await metrics_of(relay)
+    text = await metrics_of(relay.folder)
     assert float(re.search(r"^process_max_fds (\S+)", text, re.MULTILINE)[1]) == hard
     assert relay.terminate()[0] == 0
 

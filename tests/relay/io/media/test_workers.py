@@ -62,12 +62,16 @@ async def passes(first, second, content=b"data"):
     return False
 
 
-def is_running(pid):
+def state_of(pid):
+    """Return the kernel's letter for what a process does; Z, dead, if there is none."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
-        return False
-    return state != "Z"
+        return "Z"
+
+
+def is_running(pid):
+    return state_of(pid) != "Z"
 
 
 def open_descriptors():
@@ -88,6 +92,8 @@ async def test_a_killed_worker_loses_nothing_but_time():
         pairs = [await open_pair(stack, server.address) for _ in range(8)]
         before = server.pids
         os.kill(before[0], signal.SIGSTOP)
+        # What it reads before it has stopped dies with it.
+        await server.until(lambda: state_of(before[0]) == "T")
         served = [await passes(*pair, b"first stopped") for pair in pairs]
         os.kill(before[0], signal.SIGKILL)
         unserved = [pair for pair, answer in zip(pairs, served, strict=True) if not answer]
