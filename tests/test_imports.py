@@ -79,6 +79,13 @@ def test_relay_alone():
     assert not loaded & (MEDIA | {"e2ecall", "cryptography", "numpy"})
 
 
+def test_relay_commands_load_what_they_need():
+    """A command of the relay that needs no server, such as ``ticket``, loads no event loop."""
+    ticket = "app(['ticket', '--turn-secret', 'x'], result_action='return_value')"
+    loaded = loaded_by(f"from relay.cli.main import app; {ticket}")
+    assert not loaded & {"trio", "asyncio", "structlog", "sqlite3"}
+
+
 def test_wire_alone():
     """The wire format, which both sides share, loads no event loop and no cryptography."""
     loaded = loaded_by(IMPORT_ALL, "relay.wire")

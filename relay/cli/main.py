@@ -1,21 +1,10 @@
 """``e2ecall-relay``: the commands, and how their errors are told (relay/README.md)."""
 
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import cyclopts
 
-from relay.cli.account import account
-from relay.cli.backup import backup
-from relay.cli.check import check
-from relay.cli.drain import drain, reload
-from relay.cli.init import init
-from relay.cli.invite import invite
-from relay.cli.migrate import migrate
-from relay.cli.restore import restore
-from relay.cli.serve import serve
-from relay.cli.status import status
-from relay.cli.ticket import ticket
 from relay.errors import ConfigurationError, OperatorError
 
 EXIT_REFUSED = 1
@@ -25,22 +14,31 @@ app = cyclopts.App(
     help="A blind relay for end-to-end encrypted calls.",
     version_flags=[],
 )
-app.command(serve)
-app.command(ticket)
-app.command(init)
-app.command(check)
-app.command(account)
-app.command(status)
-app.command(drain)
-app.command(reload)
-app.command(invite)
-app.command(backup)
-app.command(restore)
-app.command(migrate)
+_COMMANDS: Final = {
+    "serve": "serve",
+    "ticket": "ticket",
+    "init": "init",
+    "check": "check",
+    "account": "account",
+    "status": "status",
+    "drain": "drain",
+    "reload": "drain",
+    "invite": "invite",
+    "backup": "backup",
+    "restore": "restore",
+    "migrate": "migrate",
+}
+"""The module of each command: it is loaded with what it needs when the command is given."""
+
+for _command, _module in _COMMANDS.items():
+    app.command(f"relay.cli.{_module}:{_command}", name=_command)
 
 
 def main() -> NoReturn:
     """Run the command line; exit 0, 1 for what was refused, 2 for a wrong command line."""
+    if sys.argv[1:2] in ([], ["--help"], ["-h"]):
+        for command in _COMMANDS:  # their first lines are in the help
+            app[command]
     try:
         app(result_action="return_value", exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
