@@ -119,6 +119,7 @@ class AnonymousLine:
         message_id = generate_bytes(MESSAGE_ID_BYTES)
         token = sealed.token if box is None else None
         await self._line.request(Send(recipient, message_id, sealed.envelope, token), Done)
+        await self._sessions.delivered(sealed)
 
     async def _prepare(self, connection: RelayConnection) -> None:
         await self._sessions.trust_relay(connection.endpoint, connection.hello)

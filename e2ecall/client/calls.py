@@ -196,7 +196,7 @@ class Calls:
             wants_video=placing.choice.video is not None,
             reply_box=link.box,
             secrets=CallerSecrets.generate(),
-            now=self._services.clock(),
+            now=self._services.steady(),
         )
         placing.call = self._adopt(machine, placing.choice)
         placing.call.attach(link, media)
@@ -219,13 +219,15 @@ class Calls:
         return opened.proven and (known or services.account.strangers_ring)
 
     def _take_offer(self, opened: Opened, offer: Offer, home: Home) -> None:
-        sent_at, now = opened.payload.sent_at_ms / 1000, self._services.clock()
+        # Its age is told by the time of day; from here on that has no say (CALL-13).
+        age = self._services.clock() - opened.payload.sent_at_ms / 1000
+        now = self._services.steady()
         try:
             machine = protocol.Call.incoming(
-                opened.local, opened.remote, offer, sent_at=sent_at, now=now
+                opened.local, opened.remote, offer, sent_at=now - age, now=now
             )
         except RemoteProtocolError as error:
-            if error.reason is Reason.EXPIRED and sent_at < now:
+            if error.reason is Reason.EXPIRED and age > 0:
                 self._note_missed(opened, offer, EndReason.NO_ANSWER)
             raise
         live, placing = self._live, self._placing
@@ -338,7 +340,7 @@ class Calls:
         try:
             link = await self._services.open_link(peer, at=self._services.endpoint)
             try:
-                machine.busy(self._services.clock())
+                machine.busy(self._services.steady())
                 for message in machine.messages_to_send():
                     await link.send(message, machine.peer_box)
             finally:
@@ -364,7 +366,8 @@ class Calls:
             choice,
             by_itself=by_itself,
             confirm=self._confirm,
-            clock=self._services.clock,
+            clock=self._services.steady,
+            began=self._services.clock(),
             note=self._history.note,
         )
 

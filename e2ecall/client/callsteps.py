@@ -67,11 +67,15 @@ class CallSteps:
         by_itself: bool = False,
         confirm: Callable[[Party], Awaitable[None]],
         clock: Callable[[], float],
+        began: float,
         note: Callable[[PastCall], Awaitable[None]],
     ) -> None:
-        """Made by the client. ``by_itself`` is for the callee after glare, who accepts at once."""
+        """Made by the client. ``by_itself`` is for the callee after glare, who accepts at once.
+
+        ``clock`` is what the protocol is told, and cannot be set; ``began`` is the time of day.
+        """
         self._note = note
-        self._began = clock()
+        self._began = began
         self._connected_at: float | None = None
         self._machine = machine
         self._choice = choice

@@ -26,7 +26,7 @@ from e2ecall.client.iteration import Following
 from e2ecall.client.moving import DeviceInfo, address_of, changes, exported
 from e2ecall.client.people import People
 from e2ecall.client.report import report_text
-from e2ecall.client.services import Services
+from e2ecall.client.services import Services, steady_seconds
 from e2ecall.client.sessions import Sessions
 from e2ecall.errors import E2ECallError, LocalProtocolError, RelayError
 from e2ecall.io.endpoint import RelayEndpoint, tls_context
@@ -55,13 +55,15 @@ class Client:
         store: Store,
         endpoint: RelayEndpoint,
         tls: ssl.SSLContext,
-        clock: Callable[[], float],
+        clock: Callable[[], float] | None,
         tasks: TaskGroup,
     ) -> None:
         """Use `open`."""
+        steady = clock or steady_seconds
+        clock = clock or time.time
         account = Account(store, clock)
         sessions = Sessions(store, account, clock)
-        self._services = Services(store, endpoint, tls, clock, tasks, account, sessions)
+        self._services = Services(store, endpoint, tls, clock, steady, tasks, account, sessions)
         self._people = People(store, account, sessions)
         self._inbox = Inbox(store)
         self._history = History(store, sessions.contacts)
@@ -83,14 +85,15 @@ class Client:
         relay: str,
         ca: str | Path | None = None,
         connect: bool = True,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> AsyncIterator[Self]:
         """Open the store at ``path``, creating it if there is none, and log in if registered.
 
         ``relay`` is the URL of the own relay, ``ca`` a PEM file of authorities to trust instead of
         the system's. Without ``connect`` the relay is left alone: what is stored can be read and
-        managed, and nobody can be reached. Leaving the block, also by cancellation, hangs up and
-        releases everything.
+        managed, and nobody can be reached. ``clock`` is for tests: Unix seconds in the place of the
+        system's clocks, also of the one that cannot be set, by which calls end. Leaving the block,
+        also by cancellation, hangs up and releases everything.
 
         Raises:
             StoreError: wrong passphrase, damaged store, or in use.

@@ -36,8 +36,9 @@ class Told(IntEnum):
 
     DRAWN = 0
     PUBLISHED = 1
-    """The relay knows its hash, so the contact may be told."""
+    """The relay knows its hash, or is told it now, so the contact may be told."""
     TOLD = 2
+    """An envelope that carries it was stored for the contact."""
 
 
 class ReachRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -89,8 +90,15 @@ class Reach:
 
     def given(self, contact: ContactRecord, now: float) -> Change:
         """Return what notes that a contact gets its first token now."""
-        since = replace(self.get(contact.address), former=None, since=int(now), told=Told.TOLD)
+        since = replace(self.get(contact.address), former=None, since=int(now), told=Told.PUBLISHED)
         return since.change(contact.address)
+
+    def told(self, contact: ContactRecord, token: bytes) -> list[Change]:
+        """Return what notes that this token has left for the contact, if it is the newest still."""
+        record = self.get(contact.address)
+        if contact.given_token != token or record.told is not Told.PUBLISHED:
+            return []
+        return [replace(record, told=Told.TOLD).change(contact.address)]
 
     def rotated(self, heard: Callable[[str], float], now: float) -> list[Change]:
         """Return what draws new tokens for contacts whose newest is a week old (REACH-03)."""

@@ -4,6 +4,8 @@ Values only, and how lines to relays are opened with them.
 """
 
 import ssl
+import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ class Services:
     """The own relay."""
     tls: ssl.SSLContext
     clock: Callable[[], float]
+    """The time of day in Unix seconds; it can be set, forward and back."""
+    steady: Callable[[], float]
+    """Seconds since some moment, which nobody can set: what deadlines of calls are counted by."""
     tasks: TaskGroup
     account: Account
     sessions: Sessions
@@ -56,3 +61,11 @@ class Services:
             yield line
         finally:
             line.close()
+
+
+def steady_seconds() -> float:
+    """Return seconds that nobody sets; they go on while the machine sleeps, where it can tell."""
+    if sys.platform == "win32":
+        return time.monotonic()
+    # On macOS the plain one does not stop; on Linux that is another one.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -81,12 +81,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """An envelope for one device, and the token that its relay may ask for."""
+    """An envelope for one device, and the token that its relay may ask for.
+
+    ``tells`` is the token by which the device can reach us, where the envelope carries one.
+    """
 
     address: Address
     device_id: int
     envelope: bytes = field(repr=False)
     token: bytes | None = field(repr=False)
+    tells: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +307,15 @@ class Sessions:
             if changes:
                 await self._store.write(changes)
 
+    async def delivered(self, sealed: Sealed) -> None:
+        """REACH-04: note that an envelope was stored for its recipient, with the token in it."""
+        if sealed.tells is None:
+            return
+        async with self._lock:
+            changes = self.reach.told(self.contacts.get(sealed.address), sealed.tells)
+            if changes:
+                await self._store.write(changes)
+
     async def invite(self, lifetime: int) -> InvitationLink:
         """Store a new invitation that lasts for so many seconds, and return its link.
 
@@ -480,7 +493,6 @@ class Sessions:
             about_tokens.append(self.reach.given(contact, now))
         elif reach.told is Told.PUBLISHED:
             token = contact.given_token
-            about_tokens.append(replace(reach, told=Told.TOLD).change(contact.address))
         peer, envelope = protocol.seal(
             self._account.local,
             prekeys,
@@ -493,7 +505,7 @@ class Sessions:
         await self._store.write([*self._peers.changes(peer), contact.change(), *about_tokens])
         if token is not None:
             self.tell_tokens_changed()
-        return Sealed(address, peer.device_id, envelope, contact.token)
+        return Sealed(address, peer.device_id, envelope, contact.token, token)
 
     # --- common -------------------------------------------------------------------------------
 

@@ -175,10 +175,14 @@ class Device:
     async def maintain(self):
         await self.account.maintain(self.directory.ask(self.username))
 
-    async def send(self, to, text, *, kind=PayloadKind.TEXT, fetch=None, give_token=True):
-        sealed = await self.sessions.seal(
+    async def seal(self, to, text, *, kind=PayloadKind.TEXT, fetch=None, give_token=True):
+        return await self.sessions.seal(
             to.address, kind, text, fetch=fetch or self.directory.fetch, give_token=give_token
         )
+
+    async def send(self, to, text, **arguments):
+        sealed = await self.seal(to, text, **arguments)
+        await self.sessions.delivered(sealed)
         return sealed.envelope
 
     async def receive(self, envelope):

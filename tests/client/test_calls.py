@@ -264,6 +264,31 @@ async def test_a_relay_that_names_an_impossible_turn_server(people, monkeypatch)
         await talking(alice, bob)
 
 
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0], ids=["back", "forward"])
+async def test_the_time_of_day_is_set_in_a_call(people, monkeypatch, jump):
+    """CALL-13: who sets the time of day neither ends a call that rings or is connected, nor keeps
+    one from its end.
+    """
+    real, ahead, slept = time.time, [0.0], [0.0]
+    boot = time.clock_gettime
+    monkeypatch.setattr(time, "time", lambda: real() + ahead[0])
+    monkeypatch.setattr(time, "clock_gettime", lambda which: boot(which) + slept[0])
+    async with people() as (alice, bob):
+        call, incoming = await ringing(alice, bob)
+        ahead[0] = jump
+        for end in (call, incoming.call):
+            end.on_time()
+            assert end.ended is None
+        answered = await incoming.accept(**media(video=False))
+        await until(call, e2ecall.Connected)
+        await until(answered, e2ecall.Connected)
+        for end in (call, answered):
+            end.on_time()
+            assert end.ended is None
+        slept[0] = 361.0  # a machine that slept: no new epoch in time
+        assert (await ended(call))[0] is EndReason.KEYS_EXPIRED
+
+
 async def test_media_that_fails_just_after_the_deadline(tmp_path, relay):
     """CALL-13: a failure that comes when the time is over ends the call with that, and no more."""
     offset = [0.0]

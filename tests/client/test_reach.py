@@ -63,6 +63,31 @@ async def test_rotation(tmp_path):
         assert carol.sessions.reach.get(str(bob.address)).told is Told.TOLD
 
 
+async def test_a_token_that_never_left(tmp_path):
+    """REACH-04: an envelope that did not leave told nobody: the next one carries the token too,
+    and when one was stored no more do.
+    """
+    async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
+        for _ in range(2):
+            lost = await carol.seal(bob, b"lost")
+            assert sha256(lost.tells).digest() in good(carol)
+        await carol.reopen()
+        envelope = await carol.send(bob, b"and this one was stored")
+        await bob.receive(envelope)
+        assert token_of(bob, carol) == lost.tells
+        assert (await carol.seal(bob, b"more")).tells is None
+        await carol.receive(await bob.send(carol, b"hello"))
+        place.now += ROTATION
+        for device in (bob, carol):
+            await device.maintain()
+        await carol.receive(await bob.send(carol, b"I am here"))
+        await carol.sessions.rotate_tokens()
+        await carol.sessions.tokens_published()
+        lost = await carol.seal(bob, b"lost again")
+        assert lost.tells not in {None, token_of(bob, carol)}
+        assert (await carol.seal(bob, b"again")).tells == lost.tells
+
+
 async def test_no_rotation_for_the_absent(tmp_path):
     """REACH-03: a contact that is not heard keeps both tokens, however long that is."""
     async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
