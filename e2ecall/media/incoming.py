@@ -23,6 +23,7 @@ from e2ecall.media.encoders.vp8 import check_picture
 from e2ecall.media.events import FirstFrame, FrameRefused, MediaEvent, ReceivedStats
 from e2ecall.media.jitter import AudioJitterBuffer, Fragment, JitterBuffer
 from e2ecall.media.quality import FreezeMeter
+from e2ecall.media.redundancy import unpack
 from e2ecall.media.sinks import Sink
 from e2ecall.media.video_jitter import VideoJitterBuffer
 from e2ecall.protocol.messages import Codec, StreamDescription
@@ -134,31 +135,61 @@ class IncomingStream:
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
         """Take a packet and pass on every frame that became whole. Raises nothing."""
         now = time.monotonic()
-        self._buffer.add(_fragment(packet, self._described.codec), now)
-        while (frame := self._buffer.next_frame()) is not None:
-            self._take(frame.data, frame.timestamp, now)
+        fragment = _fragment(packet, self._described.codec)
+        if self._described.codec is Codec.OPUS:
+            self._add_sound(fragment, now)
+        else:
+            self._buffer.add(fragment, now)
+            while (frame := self._buffer.next_frame()) is not None:
+                plain = self._open(frame.data, now)
+                if plain is not None:
+                    self._pass_on(plain, frame.timestamp)
         if self._buffer.waiting:
             self._feedback_due.set()
         return False, None  # frames and requests go their own way: there may be several
 
-    def _take(self, data: bytes, timestamp: int, now: float) -> None:
-        assert self._receiver is not None
-        queue = hooks.decoder_queue(self._receiver)
+    def _add_sound(self, fragment: Fragment, now: float) -> None:
+        """Open a frame of sound at once: it may have in it what is missing before it."""
+        plain = self._open(fragment.data, now)
+        if plain is None:
+            return
+        for sound in unpack(plain, self._described.payload_type):
+            self._buffer.add(
+                Fragment(
+                    fragment.sequence_number - sound.back & 0xFFFF,
+                    fragment.timestamp - sound.ticks & 0xFFFF_FFFF,
+                    marker=True,
+                    starts_frame=sound.back == 0,
+                    data=sound.data,
+                ),
+                now,
+            )
+        while (frame := self._buffer.next_frame()) is not None:
+            self._pass_on(frame.data, frame.timestamp)
+
+    def _open(self, data: bytes, now: float) -> bytes | None:
+        """Return what was encrypted, or None if it was refused."""
         try:
             plain = self._decrypt(data)
         except RemoteProtocolError as error:
             self._refuse(error.reason, now)
-            return
+            return None
         self._verdict(True)
+        self._bytes += len(data)
+        return plain
+
+    def _pass_on(self, plain: bytes, timestamp: int) -> None:
+        """Give an authenticated frame to the decoder."""
+        assert self._receiver is not None
         if self._stopped:
             return
+        queue = hooks.decoder_queue(self._receiver)
         waiting = queue.qsize()
         if waiting >= MAX_DECODER_BACKLOG or (waiting + 1) * self._pixels > MAX_BACKLOG_PIXELS:
             self._dropped += 1
             self._buffer.refused()
             return
         self._frames += 1
-        self._bytes += len(data)
         queue.put((self._codec, JitterFrame(plain, self._unwrap(timestamp))))
 
     def _decrypt(self, data: bytes) -> bytes:
@@ -172,8 +203,8 @@ class IncomingStream:
         try:
             if self._described.codec is Codec.VP8:
                 self._pixels = check_picture(plain) or self._pixels
-            elif not plain:  # to a decoder an empty packet means the end
-                raise ValueError("an empty frame")
+            else:  # to a decoder an empty packet means the end
+                unpack(plain, self._described.payload_type)
         except ValueError as error:
             raise RemoteProtocolError(Reason.MALFORMED) from error
         return plain

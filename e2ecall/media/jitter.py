@@ -90,6 +90,8 @@ class AudioJitterBuffer:
         """Take a packet; late ones and duplicates are ignored."""
         sequence = fragment.sequence_number
         if self._next is None:
+            if not fragment.starts_frame:
+                return  # a copy of what was sent before anything came
             self._next = sequence
         ahead = sequence_delta(sequence, self._next)
         if ahead < 0:

@@ -204,19 +204,27 @@ class MediaSession:
     def _take_sources(self, sources: Mapping[Stream, Source]) -> None:
         if self._outgoing or self._closed:
             raise LocalProtocolError("sources are given to a media transport once")
-        streams = [described.stream for described in self._identity.description.streams]
+        described = {one.stream: one for one in self._identity.description.streams}
         for stream, source in sources.items():
             kind = AudioSource if description.kind_of(stream) == "audio" else VideoSource
-            if stream not in streams or not isinstance(source, kind):
+            if stream not in described or not isinstance(source, kind):
                 raise LocalProtocolError("a source does not fit the streams of this transport")
-        for stream in streams:
+        for stream, about in described.items():
             given, name = sources.get(stream), stream.name.lower()
             if description.kind_of(stream) == "audio":
-                self._outgoing[stream] = OutgoingAudio(cast("AudioSource | None", given), name)
+                self._outgoing[stream] = OutgoingAudio(
+                    cast("AudioSource | None", given), name, about.payload_type, self._path_rate
+                )
             else:
                 self._outgoing[stream] = OutgoingVideo(cast("VideoSource | None", given), name)
         for stream, track in self._outgoing.items():
             track.muted = stream in self._muted
+
+    def _path_rate(self) -> int | None:
+        """Return what the network gives the pictures, all together; None if none is sent."""
+        videos = [track for track in self._outgoing.values() if isinstance(track, OutgoingVideo)]
+        rates = [track.path_rate for track in videos if track.path_rate is not None]
+        return sum(rates) if rates else None
 
     async def _open_encoders(self) -> None:
         await asyncio.gather(*(track.prepare() for track in self._outgoing.values()))

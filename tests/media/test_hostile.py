@@ -169,8 +169,8 @@ class AsItIs:
         return data
 
 
-def receiving(report=lambda event: None):
-    identity = MediaIdentity.generate((CAMERA,))
+def receiving(report=lambda event: None, stream=CAMERA):
+    identity = MediaIdentity.generate((stream,))
     dtls = RTCDtlsTransport(RTCIceTransport(RTCIceGatherer(iceServers=[])), [identity.certificate])
     stream = IncomingStream(
         identity.description.streams[0],
@@ -214,6 +214,22 @@ def test_a_bye_does_not_touch_the_decoder():
     asyncio.run(main())
 
 
+def test_sound_of_another_layout_is_refused_whole(monkeypatch):
+    """MEDIA-32: a frame that is authentic and not laid out as it should be is not played."""
+    monkeypatch.setattr(incoming, "parse_header", lambda data, prefix: (int(MICROPHONE), 0, 0))
+
+    async def main():
+        stream, dtls = receiving(stream=MICROPHONE)
+        await stream.start(dtls, 1)
+        for number, frame in enumerate((b"", b"opus", b"\x60", b"\x60opus")):
+            stream._add_sound(Fragment(number, number * 960, True, True, frame), 0.0)
+        stats = stream.stats
+        await stream.stop()
+        assert (stats.frames, stats.refused) == (1, 3)
+
+    asyncio.run(main())
+
+
 def test_the_backlog_is_bounded_in_pixels(monkeypatch):
     """MEDIA-09: of pictures of the largest size seven wait for a decoder, not sixty-four."""
     monkeypatch.setattr(incoming, "parse_header", lambda data, prefix: (int(CAMERA), 0, 0))
@@ -236,7 +252,7 @@ def test_the_backlog_is_bounded_in_pixels(monkeypatch):
         stream._receiver, waiting = object(), Waiting()
         monkeypatch.setattr(hooks, "decoder_queue", lambda receiver: waiting)
         for number in range(20):
-            stream._take(frame, number * 3000, 0.0)
+            stream._pass_on(stream._open(frame, 0.0), number * 3000)
         assert waiting.qsize() * pixels <= incoming.MAX_BACKLOG_PIXELS
         assert waiting.qsize() == 7
         assert stream.stats.dropped == 13

@@ -96,6 +96,22 @@ def test_late_and_repeated_sound_is_ignored():
     assert len(fed(buffer, [sound(5), sound(5)])) == 1
 
 
+def test_a_copy_of_what_nothing_came_of_is_ignored():
+    """MEDIA-32: sound begins with the first frame's own packet, whatever came along with it."""
+    buffer = AudioJitterBuffer()
+    assert fed(buffer, [sound(7)._replace(starts_frame=False)]) == []
+    assert timestamps(fed(buffer, [sound(8)])) == [8 * 960]
+
+
+def test_a_copy_takes_the_place_of_what_was_lost():
+    """MEDIA-32: with a copy before it a packet is passed on without waiting for others."""
+    buffer = AudioJitterBuffer()
+    fed(buffer, [sound(0)])
+    frames = fed(buffer, [sound(1)._replace(starts_frame=False), sound(2), sound(1)])
+    assert timestamps(frames) == [960, 1920]
+    assert buffer.lost == 0
+
+
 def test_sound_after_a_long_gap_goes_on_at_once():
     """A jump of more than two seconds is a new beginning."""
     buffer = AudioJitterBuffer()

@@ -18,7 +18,7 @@ from e2ecall.errors import MediaError
 from e2ecall.media import bitrate, outgoing
 from e2ecall.media.bitrate import BitrateControl, RepairBudget
 from e2ecall.media.encoders import vp8
-from e2ecall.media.encoders.opus import PACKET_BYTES, OpusEncoder
+from e2ecall.media.encoders.opus import OpusEncoder
 from e2ecall.media.encoders.vp8 import VP8Encoder, check_picture
 from e2ecall.media.ladder import Ladder, useful
 from e2ecall.media.outgoing import OutgoingVideo
@@ -48,20 +48,21 @@ def gradient(frame, width=320, height=180):
 # Sound.
 
 
+@pytest.mark.parametrize(("bit_rate", "size"), [(24_000, 60), (32_000, 80), (64_000, 160)])
 @pytest.mark.parametrize("sound", ["silence", "noise", "both", "clipped"])
-def test_every_opus_packet_has_the_same_size(sound):
-    """MEDIA-03: 80 bytes whatever is said, from the first packet on."""
-    encoder = OpusEncoder()
+def test_every_opus_packet_has_the_same_size(sound, bit_rate, size):
+    """MEDIA-03: at one rate it is one size whatever is said, from the first packet on."""
+    encoder = OpusEncoder(bit_rate)
     for number in range(100):
         loud = {"silence": False, "noise": True, "both": number % 7 < 3, "clipped": True}[sound]
         samples = noise(number, 60_000 if sound == "clipped" else 9000)
         packet = encoder.encode(audio_frame(samples) if loud else silence())
-        assert len(packet) == PACKET_BYTES == 80
+        assert len(packet) == size == encoder.packet_bytes
 
 
 def test_opus_can_be_decoded():
     """A tone comes out of the decoder with its loudness."""
-    encoder, decoder = OpusEncoder(), av.CodecContext.create("libopus", "r")
+    encoder, decoder = OpusEncoder(32_000), av.CodecContext.create("libopus", "r")
     decoder.sample_rate, decoder.layout, decoder.format = 48_000, "stereo", "s16"
     at = np.arange(48_000).reshape(50, 960)
     tone = (9000 * np.sin(at * 2 * np.pi * 440 / 48_000)).astype(np.int16)
@@ -81,7 +82,7 @@ def test_sound_of_another_kind_is_refused(wrong):
     )
     frame.sample_rate = 44_100 if wrong == "rate" else 48_000
     with pytest.raises(MediaError):
-        OpusEncoder().encode(frame)
+        OpusEncoder(32_000).encode(frame)
 
 
 # Pictures.

@@ -12,22 +12,21 @@ from av import AudioCodecContext, AudioFrame, CodecContext
 from e2ecall.errors import MediaError
 from e2ecall.media.sources import SAMPLE_RATE, SAMPLES_PER_FRAME
 
-BIT_RATE: Final = 32_000
-"""Bits a second: transparent for wideband speech."""
-
-PACKET_BYTES: Final = BIT_RATE * SAMPLES_PER_FRAME // SAMPLE_RATE // 8
-"""Bytes of every Opus packet: 80."""
-
 _TIME_BASE: Final = Fraction(1, SAMPLE_RATE)
 
 
 class OpusEncoder:
-    """Encodes 20 ms of mono ``s16`` at 48 kHz into one packet of `PACKET_BYTES`."""
+    """Encodes 20 ms of mono ``s16`` at 48 kHz into one packet of `packet_bytes`.
 
-    def __init__(self) -> None:
+    FFmpeg gives libopus a bitrate once, so that another one takes another encoder.
+    """
+
+    def __init__(self, bit_rate: int) -> None:
+        self.bit_rate = bit_rate
+        self.packet_bytes = bit_rate * SAMPLES_PER_FRAME // SAMPLE_RATE // 8
         codec = CodecContext.create("libopus", "w")
         assert isinstance(codec, AudioCodecContext)
-        codec.bit_rate = BIT_RATE
+        codec.bit_rate = bit_rate
         codec.format = "s16"
         codec.layout = "mono"
         codec.sample_rate = SAMPLE_RATE
@@ -44,17 +43,26 @@ class OpusEncoder:
             MediaError: the frame is not 20 ms of mono ``s16`` at 48 kHz, or it came out in
                 another size, which must never be sent.
         """
-        if (frame.samples, frame.sample_rate, frame.format.name, frame.layout.name) != (
-            SAMPLES_PER_FRAME,
-            SAMPLE_RATE,
-            "s16",
-            "mono",
-        ):
-            raise MediaError("an audio source must give 20 ms of mono s16 at 48 kHz")
+        check_sound(frame)
         frame.pts = self._samples
         frame.time_base = _TIME_BASE
         self._samples += SAMPLES_PER_FRAME
         packets = self._codec.encode(frame)
-        if len(packets) != 1 or packets[0].size != PACKET_BYTES:
+        if len(packets) != 1 or packets[0].size != self.packet_bytes:
             raise MediaError("the Opus encoder does not keep the bitrate constant")
         return bytes(packets[0])
+
+
+def check_sound(frame: AudioFrame) -> None:
+    """Accept 20 ms of mono ``s16`` at 48 kHz.
+
+    Raises:
+        MediaError: it is something else, which has no constant size.
+    """
+    if (frame.samples, frame.sample_rate, frame.format.name, frame.layout.name) != (
+        SAMPLES_PER_FRAME,
+        SAMPLE_RATE,
+        "s16",
+        "mono",
+    ):
+        raise MediaError("an audio source must give 20 ms of mono s16 at 48 kHz")

@@ -1,0 +1,156 @@
+"""Sound as it is sent: copies of what was before, and a setting that the network alone chooses."""
+
+import numpy as np
+import pytest
+from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket
+
+from e2ecall.media import outgoing
+from e2ecall.media.outgoing import OutgoingAudio
+from e2ecall.media.redundancy import MAX_COPIES, Sound, pack, unpack
+from e2ecall.media.sources import GeneratedAudio
+from e2ecall.media.voice import Voice
+from e2ecall.media.voice_rate import BEST, GOOD, HOLD, LOSSY, NARROW, USUAL, VoiceRate
+
+OPUS = 96
+SIZES = {NARROW: 125, LOSSY: 189, USUAL: 165, GOOD: 245, BEST: 325}
+"""Bytes of a plain frame by its setting, as in the specification."""
+
+
+@pytest.mark.parametrize("count", range(MAX_COPIES + 1))
+def test_what_is_packed_can_be_unpacked(count):
+    """MEDIA-32: every copy comes out with how far it is back, the frame's own packet last."""
+    before = [bytes((n + 1,)) * (10 + n) for n in range(count)]
+    sounds = unpack(pack(b"own", before, OPUS), OPUS)
+    wanted = [Sound(count - n, (count - n) * 960, data) for n, data in enumerate(before)]
+    assert sounds == [*wanted, Sound(0, 0, b"own")]
+
+
+def test_the_layout_is_that_of_rfc_2198():
+    """MEDIA-32: header of a copy with 960 ticks and 3 bytes, then the last header."""
+    assert pack(b"\x0a\x0b", [b"\x01\x02\x03"], OPUS).hex() == "e00f0003" + "60" + "010203" + "0a0b"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("60", id="own_packet_empty"),
+        pytest.param("610a", id="another_payload_type"),
+        pytest.param("e10f000160010a", id="copy_of_another_payload_type"),
+        pytest.param("e00f0000600a", id="copy_empty"),
+        pytest.param("e00f0003600102", id="copy_cut_off"),
+        pytest.param("e00f", id="header_cut_off"),
+        pytest.param("e00f0001", id="no_last_header"),
+        pytest.param("e0000001" * 3 + "60" + "01020304", id="three_copies"),
+    ],
+)
+def test_sound_of_another_layout_is_refused(frame):
+    """MEDIA-32: what is not exactly of the layout is refused whole."""
+    with pytest.raises(ValueError, match="sound"):
+        unpack(bytes.fromhex(frame), OPUS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "path_rate", "setting"),
+    [
+        (0.0, None, USUAL),
+        (0.0, 1_000_000, USUAL),
+        (0.0, 399_000, NARROW),
+        (0.2, 399_000, NARROW),
+        (0.09, 1_000_000, LOSSY),
+        (0.2, None, LOSSY),
+        (0.07, 1_400_000, GOOD),
+        (0.0, 2_500_000, BEST),
+    ],
+)
+def test_the_network_chooses_the_setting(loss, path_rate, setting):
+    """MEDIA-31: narrow before lossy, more where there is room."""
+    assert VoiceRate().choose(loss, path_rate, 0.0) == setting
+
+
+def test_settings_change_seldom_and_not_about_one_border():
+    """MEDIA-31: at most once in 4 s, and back at another value than there."""
+    rate = VoiceRate()
+    assert rate.choose(0.09, None, 0.0) == LOSSY
+    assert rate.choose(0.0, None, HOLD - 0.1) == LOSSY
+    assert rate.choose(0.05, None, HOLD + 0.1) == LOSSY
+    assert rate.choose(0.03, None, HOLD + 0.2) == USUAL
+    assert rate.choose(0.0, 390_000, 2 * HOLD + 1) == NARROW
+    assert rate.choose(0.0, 490_000, 3 * HOLD + 2) == NARROW
+    assert rate.choose(0.0, 510_000, 3 * HOLD + 3) == USUAL
+
+
+def sounding(source, path_rate=lambda: None):
+    track = OutgoingAudio(source, "microphone", OPUS, path_rate)
+    track.ssrc = 7
+    return track
+
+
+def report(share):
+    info = RtcpReceiverInfo(
+        ssrc=7, fraction_lost=int(share * 256), packets_lost=0, highest_sequence=0,
+        jitter=0, lsr=0, dlsr=0,
+    )  # fmt: skip
+    return RtcpRrPacket(ssrc=1, reports=[info])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_frame_has_the_size_of_its_setting_whatever_is_said(monkeypatch):
+    """MEDIA-03, MEDIA-31: speech, silence, mute and the end of a source have one size, and each
+    change of it follows a report of the network.
+    """
+    now, path = [0.0], [1_000_000]
+    monkeypatch.setattr(outgoing.time, "monotonic", lambda: now[0])
+    voice = Voice(3)
+    parts = (
+        lambda n: voice.samples(n * 960, 960),
+        lambda n: np.zeros(960, np.int16),
+    )
+    source = GeneratedAudio(lambda n: parts[n // 7 % 2](n), frames=900)
+    track = sounding(source, lambda: path[0])
+    sizes = []
+    for loss, rate, setting in (
+        (0.0, 1_000_000, USUAL),
+        (0.15, 1_000_000, LOSSY),
+        (0.15, 200_000, NARROW),
+        (0.0, 1_500_000, GOOD),
+        (0.0, 2_500_000, BEST),
+    ):
+        now[0], path[0] = now[0] + HOLD, rate
+        track.feedback(report(loss))
+        frames = [track._encode() for _ in range(100)]
+        track.muted = True
+        frames += [track._encode() for _ in range(40)]
+        track.muted = False
+        frames += [track._encode() for _ in range(60)]
+        settled = {len(frame) for frame in frames[MAX_COPIES:]}
+        assert settled == {SIZES[setting]}
+        sizes.append(len(frames[0]))
+    assert source.read() is None  # what came last was silence in the place of an ended source
+    assert sizes[0] == SIZES[USUAL]
+    await track.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_sound_goes_on_where_the_rate_changes():
+    """MEDIA-31: another rate is no break: a tone keeps its loudness across the change."""
+    import av
+
+    at = np.arange(960 * 60)
+    tone = (9000 * np.sin(at * 2 * np.pi * 440 / 48_000)).astype(np.int16)
+    track = sounding(GeneratedAudio(lambda n: tone[n * 960 : n * 960 + 960]))
+    decoder = av.CodecContext.create("libopus", "r")
+    decoder.sample_rate, decoder.layout, decoder.format = 48_000, "stereo", "s16"
+    heard = []
+    for number in range(60):
+        if number == 30:
+            track.feedback(report(0.2))
+        own = unpack(track._encode(), OPUS)[-1].data
+        heard.append(decoder.decode(av.Packet(own))[0].to_ndarray().astype(float))
+    peaks = [np.abs(part).max() for part in heard[10:]]
+    assert len(own) == 60
+    assert min(peaks) > 8000
+    assert max(peaks) < 10_500
+    await track.close()
