@@ -23,12 +23,20 @@ PARTS = {
     path.stem.replace("_", "-"): f"tests.bench.parts.{path.stem}"
     for path in sorted((Path(__file__).parent / "parts").glob("*.py"))
 }
-PACKAGES = ("cryptography", "pynacl", "msgspec", "doubleratchet", "x3dh", "vodozemac")
+LONG = ("network",)
+"""Parts that take half an hour, and run only when they are asked for."""
+
+PACKAGES = (
+    *("cryptography", "pynacl", "msgspec", "doubleratchet", "x3dh", "vodozemac"),
+    *("aiortc", "av"),
+)
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("--part", choices=PARTS, action="append", help="all, unless given")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="all that are short, unless given"
+    )
     parser.add_argument("--only", default="", help="tasks of a long part whose names have this")
     parser.add_argument("--short", action="store_true", help="fewer rounds, for a first look")
     parser.add_argument("--check", action="store_true", help="fail when a budget is not met")
@@ -36,7 +44,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 130)
     missed, parts = [], {}
-    for name in options.part or PARTS:
+    for name in options.part or [part for part in PARTS if part not in LONG]:
         report = Report(short=options.short, only=options.only)
         importlib.import_module(PARTS[name]).run(report)
         console.print(_table(name, report))

@@ -55,7 +55,7 @@ def test_restart(clients):
     learns by 437 that its allocation is gone, and within 10 s of the kill all have allocated,
     bound and passed data in both directions again.
     """
-    secret = secrets.token_urlsafe(32)
+    secret = secrets.token_hex(32)
     with our_relay(None, secret=secret) as relay:
         several = clients(relay.address)
         pairs = connected(several, relay.tickets(PAIRS))

@@ -78,7 +78,7 @@ def our_relay(
     Raises:
         StartError: it does not start.
     """
-    secret = secret or secrets.token_urlsafe(32)
+    secret = secret or secrets.token_hex(32)
     command = [sys.executable, "-m", "relay.cli", "serve", "--dev", "--turn", listen]
     command += ["--turn-secret", secret, "--workers", str(workers)]
     with tempfile.TemporaryFile() as log, _process(command, core, log) as process:
@@ -112,7 +112,7 @@ def coturn(core: int | None) -> Iterator[Server]:
     program = shutil.which(COTURN)
     if program is None:
         raise StartError(f"coturn is not installed; on Debian or Ubuntu: {COTURN_HINT}")
-    secret, port = secrets.token_urlsafe(32), _free_port()
+    secret, port = secrets.token_hex(32), _free_port()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         options = {
             "listening-ip": "127.0.0.1",

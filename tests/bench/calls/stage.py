@@ -1,0 +1,142 @@
+"""Runs a call between three hosts: the relay, and two endpoints of one contestant."""
+
+import json
+import pickle
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from tests.bench.calls.judge import Figures, judge
+from tests.bench.calls.material import Material
+from tests.bench.calls.rows import Network
+from tests.bench.calls.witness import load
+from tests.network.bed import ADDRESSES
+from tests.network.bed import Network as Hosts
+from tests.network.link import Conditions
+
+CONTESTANTS: Final = {"e2ecall": "ours", "aiortc": "theirs"}
+PATIENCE: Final = 60
+"""Seconds for each answer of a child."""
+_LINE: Final = 1 << 20
+
+
+class CallError(Exception):
+    """A call did not come about; the text says why."""
+
+
+class Child:
+    """A process that answers line by line."""
+
+    def __init__(self, process: Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stdin = process.stdin
+        self._answers = BufferedByteReceiveStream(process.stdout)
+
+    async def read(self) -> Any:
+        """Return its next line."""
+        with anyio.fail_after(PATIENCE):
+            return json.loads(await self._answers.receive_until(b"\n", _LINE))
+
+    async def say(self, value: object) -> None:
+        """Tell it something."""
+        await self._stdin.send(json.dumps(value).encode() + b"\n")
+
+    async def until(self, wanted: str) -> None:
+        """Read until it says this.
+
+        Raises:
+            CallError: it says that the call failed.
+        """
+        while (said := await self.read()) != wanted:
+            if str(said).startswith("failed"):
+                raise CallError(str(said))
+
+
+@asynccontextmanager
+async def child(command: list[str]) -> AsyncIterator[Child]:
+    """Run a command for the length of the block."""
+    process = await anyio.open_process(command, stdin=subprocess.PIPE, stderr=None)
+    try:
+        yield Child(process)
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+            await process.aclose()
+
+
+@asynccontextmanager
+async def turn_relay(hosts: Hosts) -> AsyncIterator[tuple[str, str]]:
+    """Run our relay on its host; give the URI of its TURN server and the secret of its tickets."""
+    secret = secrets.token_hex(32)
+    words = ["serve", "--dev", "--signalling", "127.0.0.1:0", "--turn", f"{ADDRESSES['relay']}:0"]
+    command = [*hosts.inside("relay"), sys.executable, "-m", "relay.cli", *words]
+    async with child([*command, "--turn-secret", secret]) as relay:
+        yield (await relay.read())["turn"], secret
+
+
+async def tickets(secret: str) -> dict[str, Any]:
+    """Return the credentials of the two sides of one call."""
+    command = [sys.executable, "-m", "relay.cli", "ticket", "--turn-secret", secret]
+    done = await anyio.run_process(command)
+    ticket: dict[str, Any] = json.loads(done.stdout)
+    return ticket
+
+
+async def place_call(
+    hosts: Hosts, relay: tuple[str, str], name: str, network: Network, folder: Path
+) -> Figures:
+    """Run one call of a contestant over a network; return what its callee had.
+
+    Raises:
+        CallError: it did not come about.
+        ValueError: nothing was seen or heard.
+    """
+    uri, secret = relay
+    ticket = await tickets(secret)
+    await _shape(hosts, network.conditions)
+    async with AsyncExitStack() as stack:
+        ends = {}
+        for role, side in (("caller", "a"), ("callee", "b")):
+            words = [CONTESTANTS[name], role, uri, *ticket[side].values(), str(folder)]
+            command = [sys.executable, "-m", "tests.bench.calls.endpoint", *words]
+            ends[role] = await stack.enter_async_context(child([*hosts.inside(role), *command]))
+        caller, callee = ends["caller"], ends["callee"]
+        await callee.say(await caller.read())
+        await caller.say(await callee.read())
+        await callee.until("connected")
+        end = await _last(hosts, network)
+        for one in (callee, caller):
+            await one.say("stop")
+        for one in (callee, caller):
+            await one.until("over")
+    seen = load(folder / "callee.seen")
+    sent = pickle.loads((folder / "caller.sent").read_bytes())
+    return judge(Material(folder), sent, seen, end)
+
+
+async def _shape(hosts: Hosts, conditions: Conditions) -> None:
+    await hosts.shape("callee", up=conditions, down=conditions)
+
+
+async def _last(hosts: Hosts, network: Network) -> float:
+    """Let a call last as long as it should, with its outage; return the time of its end."""
+    start = time.monotonic()
+    if network.outage is not None:
+        await anyio.sleep(network.outage.at)
+        await _shape(hosts, Conditions(outage=True))
+        await anyio.sleep(network.outage.lasting)
+        await _shape(hosts, network.conditions)
+    await anyio.sleep(start + network.seconds - time.monotonic())
+    return time.monotonic()

@@ -1,0 +1,81 @@
+"""Whether ours is better than theirs, beyond the spread of the runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.bench.calls.rows import Network
+from tests.bench.harness import Budget, Report, Row, Spread
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of `judge.Figures`; ``slack`` is a difference that nobody sees or hears.
+
+    ``must`` says that ours has to be better over networks that lose packets: where both can be
+    perfect it cannot.
+    """
+
+    field: str
+    name: str
+    unit: str
+    more_is_better: bool
+    slack: float
+    must: bool = False
+
+
+METRICS: Final = (
+    Metric("psnr", "picture", "dB", more_is_better=True, slack=0.5),
+    Metric("frames_a_second", "pictures", "/s", more_is_better=True, slack=0.5),
+    Metric("freeze", "longest freeze", "s", more_is_better=False, slack=0.1),
+    Metric("gaps", "sound missing", "%", more_is_better=False, slack=0.5, must=True),
+    Metric("mouth_to_ear", "mouth to ear", "ms", more_is_better=False, slack=20),
+)
+
+
+@dataclass(frozen=True)
+class Versus(Budget):
+    """Ours against theirs: every run of the one beyond every run of the other, and the slack."""
+
+    def __str__(self) -> str:
+        return self.unit
+
+
+def compare(
+    report: Report, network: Network, metric: Metric, samples: Mapping[str, Sequence[float]]
+) -> None:
+    """Add a row for each contestant, ours first and judged."""
+    if not all(samples.values()):
+        report.skipped.append(f"{network.name}, {metric.name}: a contestant had no call")
+        return
+    ours, theirs = samples.values()
+    ahead = standing(ours, theirs, metric)
+    must = network.lossy and metric.must
+    budget = Versus(0.0, "better" if must else "not worse")
+    reference = list(samples)[-1]
+    for number, (name, values) in enumerate(samples.items()):
+        spread = Spread.of(values)
+        own = number == 0
+        report.rows.append(
+            Row(
+                f"{network.name}: {metric.name}",
+                name,
+                spread,
+                None,
+                reference,
+                len(values),
+                1,
+                metric.unit,
+                budget if own else None,
+                (ahead > 0 if must else ahead >= 0) if own else None,
+            )
+        )
+
+
+def standing(ours: Sequence[float], theirs: Sequence[float], metric: Metric) -> int:
+    """Return 1 where ours is better, -1 where it is worse, 0 where the runs overlap."""
+    sign = 1 if metric.more_is_better else -1
+    mine, others = [sign * value for value in ours], [sign * value for value in theirs]
+    if min(mine) > max(others) + metric.slack:
+        return 1
+    return -1 if max(mine) < min(others) - metric.slack else 0

@@ -1,0 +1,102 @@
+"""What the benchmark of calls makes of what was seen and heard; nothing here is measured."""
+
+import numpy as np
+import pytest
+
+from tests.bench.calls import material as making
+from tests.bench.calls.judge import RESERVE, judge
+from tests.bench.calls.versus import METRICS, standing
+from tests.bench.calls.witness import Seen, Sent
+
+COUNT = 90
+"""Pictures of three seconds."""
+START = 1000.0
+WAY = 0.1
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """Return what is said and shown, drawn once."""
+    return making.make(tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture
+def sent():
+    """Return the notes of a caller who kept time."""
+    return Sent(
+        [START + n / 30 for n in range(COUNT)], [START + n / 50 for n in range(COUNT * 5 // 3)]
+    )
+
+
+def seen_of(material, sent, *, lost_sound=(), lost_pictures=(), late=lambda n: 0.0):
+    """Return what a callee has seen after 100 ms on the way, whose first second was missed."""
+    seen = Seen()
+    numbers = [n for n in range(30, COUNT) if n not in lost_pictures]
+    for place, n in enumerate(numbers):
+        seen.pictures.append((sent.pictures[n] + WAY, (n - 30) / 30))
+        if place % 3 == 0:
+            seen.kept[place] = material.picture(n)[:360]
+    for n in range(50, len(sent.sounds)):
+        if n not in lost_sound:
+            at = sent.sounds[n] + WAY + late(n)
+            seen.sounds.append((at, (n - 50) / 50, material.samples(n)))
+    return seen
+
+
+def judged(material, sent, **what):
+    return judge(material, sent, seen_of(material, sent, **what), START + COUNT / 30 + WAY)
+
+
+def test_a_perfect_call(material, sent):
+    """Nothing is missing; the ear is 20 ms behind the way, the eye is not."""
+    figures = judged(material, sent)
+    assert figures.psnr > 70
+    assert figures.frames_a_second == pytest.approx(30, abs=1)
+    assert figures.freeze == pytest.approx(1 / 30, abs=0.01)
+    assert figures.gaps < 1
+    assert figures.mouth_to_ear == pytest.approx(120, abs=1)
+    assert figures.lip_sync == pytest.approx(-20, abs=1)
+
+
+def test_what_is_missing_is_counted(material, sent):
+    """Five pictures are a freeze of six, and five frames of sound a gap of 100 ms."""
+    figures = judged(material, sent, lost_sound=range(80, 85), lost_pictures=range(60, 65))
+    assert figures.freeze == pytest.approx(6 / 30, abs=0.01)
+    assert figures.gaps == pytest.approx(100 * 0.1 / 2, abs=1)
+
+
+def test_the_ear_keeps_what_it_needed_once_and_not_more(material, sent):
+    """After sound that was late by 60 ms all is played 60 ms later; by 300 ms, 100."""
+    figures = judged(material, sent, late=lambda n: 0.06 if n == 60 else 0.0)
+    assert figures.mouth_to_ear == pytest.approx(180, abs=1)
+    figures = judged(material, sent, late=lambda n: max(0.0, 0.3 - 0.02 * (n - 60)) * (n >= 60))
+    assert figures.mouth_to_ear <= 120 + 1000 * RESERVE + 1
+    assert figures.gaps > 100 * 0.15 / 2
+
+
+def test_another_sound_is_not_taken_for_it(material, sent):
+    """Who heard something else has no delay: it is an error."""
+    seen = seen_of(material, sent)
+    draw = np.random.default_rng(1)
+    seen.sounds = [
+        (at, clock, draw.normal(0, 5000, 960).astype(np.int16)) for at, clock, _ in seen.sounds
+    ]
+    with pytest.raises(ValueError, match="not what was said"):
+        judge(material, sent, seen, START + COUNT / 30)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "wanted"),
+    [
+        ([1, 2, 3], [6, 7, 8], 1),
+        ([6, 7, 8], [1, 2, 3], -1),
+        ([1, 2, 6], [6, 7, 8], 0),
+        ([5.8, 5.8, 5.8], [6, 6, 6], 0),
+    ],
+)
+def test_better_and_worse_are_beyond_the_spread(ours, theirs, wanted):
+    """Every run has to be beyond every other, and by more than anybody notices."""
+    gaps = next(metric for metric in METRICS if metric.field == "gaps")
+    assert standing(ours, theirs, gaps) == wanted
+    pictures = next(metric for metric in METRICS if metric.field == "psnr")
+    assert standing(ours, theirs, pictures) == -wanted
