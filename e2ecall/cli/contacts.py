@@ -14,6 +14,10 @@ def contacts(*, options: Options = DEFAULT) -> None:
             mark = "verified    " if contact.verified else "not verified"
             notes = "  (another identity was seen: e2ecall verify)" * contact.identity_changed
             notes += "  (blocked)" * contact.blocked
+            if contact.audio is not None:
+                notes += f"  (calls {'ring' if contact.audio else 'do not ring'})"
+            if contact.video is not None:
+                notes += f"  (pictures are {'' if contact.video else 'not '}seen)"
             notes += "  (a request: you never wrote to or called them)" * contact.is_request
             output.tell(
                 f"{mark}  {contact.address}{notes}",
@@ -23,6 +27,8 @@ def contacts(*, options: Options = DEFAULT) -> None:
                 identity_changed=contact.identity_changed,
                 blocked=contact.blocked,
                 is_request=contact.is_request,
+                audio=contact.audio,
+                video=contact.video,
             )
 
     run(access.open, show)

@@ -49,6 +49,7 @@ def listen(
         output.tell(f"Listening as {me.address}.", "listening", address=me.address)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_show_messages, me, output)
+            tasks.start_soon(_show_missed, me, output)
             await listener.take_calls(once=once)
             tasks.cancel_scope.cancel()
 
@@ -139,6 +140,19 @@ async def _show_messages(me: Client, output: Output) -> None:
             proven=message.proven,
             sent_at=message.sent_at,
             text=message.text,
+        )
+
+
+async def _show_missed(me: Client, output: Output) -> None:
+    async for call in me.missed():
+        kind = "video call" if call.video else "call"
+        output.tell(
+            f"{local_time(call.began)}  {call.peer}: a missed {kind}.",
+            "missed",
+            caller=call.peer,
+            began=call.began,
+            video=call.video,
+            reason=call.reason,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 import cyclopts
 
+from e2ecall.cli.allow import allow
 from e2ecall.cli.block import block, unblock
 from e2ecall.cli.call import call
 from e2ecall.cli.change_passphrase import passphrase
@@ -55,6 +56,7 @@ _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     unblock,
     report,
     policy,
+    allow,
     devices,
     export,
     import_,

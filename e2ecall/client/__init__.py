@@ -1,6 +1,7 @@
 """The client: what a program embeds. Re-exports only."""
 
 from e2ecall.client.call import Call, IncomingCall
+from e2ecall.client.callrules import Reachability
 from e2ecall.client.client import Client
 from e2ecall.client.contacts import Contact
 from e2ecall.client.events import (
@@ -34,6 +35,7 @@ __all__ = [
     "MediaState",
     "PastCall",
     "Quality",
+    "Reachability",
     "Ringing",
     "Sas",
     "Text",

@@ -139,20 +139,18 @@ class Account:
         self._pending, self._enrolling, self._code = True, False, code
 
     @property
+    def first_calls_ring(self) -> bool:
+        """Whether first calls are to ring under a policy that lets them through."""
+        return self._store.get(RecordKind.ACCOUNT, _STRANGERS_WAIT) is None
+
+    @property
     def strangers_ring(self) -> bool:
         """REACH-06: whether a first call rings; else it waits as a request."""
-        waits = self._store.get(RecordKind.ACCOUNT, _STRANGERS_WAIT) is not None
-        return self.policy is Policy.EVERYONE and not waits
+        return self.policy is Policy.EVERYONE and self.first_calls_ring
 
     async def remember_policy(self, policy: Policy, *, strangers_ring: bool = True) -> None:
         """Store what the relay was told, and whether strangers ring."""
-        waits = None if strangers_ring else encode_stored(True)
-        await self._store.write(
-            [
-                Change(RecordKind.ACCOUNT, _POLICY, encode_stored(policy)),
-                Change(RecordKind.ACCOUNT, _STRANGERS_WAIT, waits),
-            ]
-        )
+        await self._store.write(_policy(policy, strangers_ring=strangers_ring))
 
     async def begin_import(self, moved: ExportedAccount, with_it: list[Change]) -> None:
         """Store an imported identity and the keys of a new device, before the relay hears of it.
@@ -171,13 +169,14 @@ class Account:
         if known is None or known.identity_seed != moved.identity_seed:
             enrolment = Enrolment.generate(moved)
             # What another export brought, whose import never came to an end, is nobody's here.
-            others = self._store.all(RecordKind.CONTACT)
+            kinds = (RecordKind.CONTACT, RecordKind.REACH, RecordKind.CALL_RULE)
+            others = [Change(kind, key, None) for kind in kinds for key in self._store.all(kind)]
             await self._store.write(
                 [
-                    *(Change(RecordKind.CONTACT, key, None) for key in others),
+                    *others,
                     *with_it,
                     Change(RecordKind.ACCOUNT, _ENROLLING, enrolment.to_bytes()),
-                    Change(RecordKind.ACCOUNT, _POLICY, encode_stored(moved.policy)),
+                    *_policy(moved.policy, strangers_ring=moved.strangers_ring),
                 ]
             )
         self._pending, self._enrolling = False, True
@@ -330,6 +329,14 @@ class Account:
 
     async def _save(self, local: LocalDevice) -> None:
         await self._store.write([Change(RecordKind.ACCOUNT, b"", local.to_bytes())])
+
+
+def _policy(policy: Policy, *, strangers_ring: bool) -> list[Change]:
+    waits = None if strangers_ring else encode_stored(True)
+    return [
+        Change(RecordKind.ACCOUNT, _POLICY, encode_stored(policy)),
+        Change(RecordKind.ACCOUNT, _STRANGERS_WAIT, waits),
+    ]
 
 
 def check_relay_name(hello: Hello, name: str) -> None:

@@ -96,7 +96,7 @@ class IncomingCall:
         self.verified = verified
         """Whether the caller's identity was compared before, by a spoken code."""
         self.wants_video = wants_video
-        """Whether the caller wants to send video."""
+        """Whether the caller wants to send video, and the user's rules let it be seen."""
 
     @property
     def call(self) -> Call:

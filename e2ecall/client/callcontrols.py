@@ -40,6 +40,13 @@ class CallControls(CallLife):
             if self.has_media:
                 await self._apply_controls()
 
+    async def hide_peer(self, hidden: bool = True) -> None:
+        """Do not see the other person's camera and screen, or see them; they are not told."""
+        async with self._controlling:
+            self._hides_pictures = hidden
+            if self.has_media:
+                await self._apply_controls()
+
     async def camera(self, on: bool = True, source: "VideoSource | None" = None) -> None:
         """Turn the own camera off, which closes its source, or on, with a source to open.
 
@@ -78,11 +85,15 @@ class CallControls(CallLife):
     async def ask_video(self, video: bool = True) -> None:
         """Ask the other person for their camera, or to go on without; they decide.
 
+        Who asks for a camera sees it, also where the rules for calls would not show it.
+
         Raises:
             LocalProtocolError: the call was not accepted yet or is over.
         """
         self._machine.renegotiate(video=video, now=self._clock())
         self._pump()
+        if video:
+            await self.hide_peer(False)
 
     async def _show(self, stream: Stream, on: bool, source: "VideoSource | None") -> None:
         if not on and source is not None:

@@ -1,4 +1,4 @@
-"""The calls of one account (spec/call.md): placing, taking, glare; one live call at a time.
+"""The calls of one account (spec/call.md): placing, taking, glare; one live, and one beside it.
 
 Brings protocol, link and media of a call together; `e2ecall.client.call` then lives its life. What
 an Offer or a Cancel changes is decided at once when it comes in, and only then waited for anything.
@@ -15,6 +15,7 @@ import anyio
 from e2ecall.client.call import Call, IncomingCall
 from e2ecall.client.calllink import CallLink
 from e2ecall.client.callmedia import CallMedia, MediaChoice
+from e2ecall.client.callrules import CallRules
 from e2ecall.client.history import History, PastCall
 from e2ecall.client.home import Home
 from e2ecall.client.services import Services
@@ -64,9 +65,10 @@ class _Placing:
 class Calls:
     """Holds the one live call of an account, whichever side began it."""
 
-    def __init__(self, services: Services, history: History) -> None:
+    def __init__(self, services: Services, history: History, rules: CallRules) -> None:
         self._services = services
         self._history = history
+        self._rules = rules
         self._call: Call | None = None
         self._second: Call | None = None
         self.waiting_allowed = False
@@ -99,8 +101,8 @@ class Calls:
         output: "Sink | None",
     ) -> Call:
         """Call somebody; see `Client.call`."""
-        if self._placing is not None or self._live is not None:
-            raise LocalProtocolError("there is a call already", hint="hang up first")
+        if self._placing is not None or not self._may_place():
+            raise LocalProtocolError("there is a call already", hint="hang up, or hold it, first")
         self._services.sessions.check_identity(address)
         placing = self._placing = _Placing(address, MediaChoice(audio, video, output))
         try:
@@ -123,12 +125,18 @@ class Calls:
         try:
             if not isinstance(message, Offer):
                 self._take_other(opened, message)
-            elif self._rings(opened):
+            elif self._is_called(opened) or self._rings(opened, message):
                 self._take_offer(opened, message, home)
         except RemoteProtocolError as error:
             _log.info("an offer was refused: %s", error.reason)
         except Exception:  # noqa: BLE001 - one message must not end the account's line
             _log.exception("a call message could not be taken")
+
+    def end_with(self, address: Address) -> None:
+        """Hang up where a call with this person lives, or rings."""
+        for call in self._alive():
+            if call.peer == str(address):
+                call.leave()
 
     async def close(self) -> None:
         """Hang up, then release; in bounded time, also when cancelled."""
@@ -154,6 +162,14 @@ class Calls:
         if self._call is not None and self._call.ended is None:
             self._call.on_time()
         return None if self._call is None or self._call.ended is not None else self._call
+
+    def _alive(self) -> tuple[Call, ...]:
+        """Return the calls that are not over."""
+        calls = [call for call in (self._call, self._second) if call is not None]
+        for call in calls:
+            if call.ended is None:
+                call.on_time()
+        return tuple(call for call in calls if call.ended is None)
 
     # --- placing ------------------------------------------------------------------------------
 
@@ -189,6 +205,7 @@ class Calls:
         if placing.call is not None:
             # CALL-09: the peer's own Offer was here first, and cancelling this one takes a moment.
             raise LocalProtocolError("the peer calls already")
+        self._services.sessions.check_identity(placing.address)  # not blocked meanwhile
         machine = protocol.Call.place(
             local,
             remote,
@@ -208,15 +225,29 @@ class Calls:
 
     def _take_other(self, opened: Opened, message: CallMessage) -> None:
         """Take what came to the account and not to the call's box: a Cancel before our Ringing."""
-        for call in (self._live, self._second):
-            if call is not None and call.ended is None and call.peer == str(opened.peer):
+        for call in self._alive():
+            if call.peer == str(opened.peer):
                 call.receive(message)
 
-    def _rings(self, opened: Opened) -> bool:
-        """Tell whether calls of this person ring: never those of who only claims a name."""
-        services = self._services
-        known = not services.sessions.contacts.get(opened.peer).is_stranger
-        return opened.proven and (known or services.account.strangers_ring)
+    def _is_called(self, opened: Opened) -> bool:
+        """Tell whether this end calls that person, and so wants to talk to them (CALL-09)."""
+        called = {call.peer for call in self._alive() if call.state is CallState.OFFERED}
+        if self._placing is not None:
+            called.add(str(self._placing.address))
+        return opened.proven and str(opened.peer) in called
+
+    def _rings(self, opened: Opened, offer: Offer) -> bool:
+        """Tell whether this call rings: never one of who only claims a name."""
+        contact = self._services.sessions.contacts.get(opened.peer)
+        video = offer.wants_video
+        known = not contact.is_stranger or self._rules.is_welcome(contact, wants_video=video)
+        if not opened.proven or not (known or self._services.account.strangers_ring):
+            return False
+        if self._rules.rings(contact, wants_video=video):  # REACH-12 MUST
+            return True
+        if known:
+            self._note_missed(opened, offer, EndReason.NO_ANSWER)
+        return False
 
     def _take_offer(self, opened: Opened, offer: Offer, home: Home) -> None:
         # Its age is told by the time of day; from here on that has no say (CALL-13).
@@ -230,20 +261,19 @@ class Calls:
             if error.reason is Reason.EXPIRED and age > 0:
                 self._note_missed(opened, offer, EndReason.NO_ANSWER)
             raise
-        live, placing = self._live, self._placing
-        glare = None if live is None else live.glare(offer, opened.remote)
-        if glare is protocol.Glare.OURS:
+        placing = self._placing
+        glare = {call: call.glare(offer, opened.remote) for call in self._alive()}
+        if protocol.Glare.OURS in glare.values():
             return
-        if live is not None and glare is protocol.Glare.THEIRS:
-            live.carry_on(machine)
-            call = live
-        elif live is None and placing is None:
-            call = self._adopt(machine, MediaChoice())
-        elif live is None and placing is not None and placing.address == opened.peer:
+        theirs = [call for call, outcome in glare.items() if outcome is protocol.Glare.THEIRS]
+        if theirs:
+            (call,) = theirs
+            call.carry_on(machine)
+        elif placing is not None and placing.address == opened.peer and placing.call not in glare:
             # CALL-09: no Offer of ours is out, so theirs has nothing to lose against.
             call = placing.call = self._adopt(machine, placing.choice, by_itself=True)
-        elif live is not None and self._may_wait(live):
-            call = self._second = self._create(machine, MediaChoice())
+        elif placing is None and (not glare or self._may_wait()):
+            call = self._adopt(machine, MediaChoice())
         else:
             self._note_missed(opened, offer, EndReason.BUSY)
             self._refuse_busy(opened.peer, machine)
@@ -311,7 +341,7 @@ class Calls:
             verified=self._services.sessions.contacts.is_verified(
                 opened.peer, opened.remote.identity_key
             ),
-            wants_video=offer.wants_video,
+            wants_video=offer.wants_video and not call.hides_pictures,
             other=self._live if call is self._second else None,
         )
         try:
@@ -355,27 +385,35 @@ class Calls:
     def _adopt(
         self, machine: protocol.Call, choice: MediaChoice, *, by_itself: bool = False
     ) -> Call:
-        self._call = self._create(machine, choice, by_itself=by_itself)
-        return self._call
-
-    def _create(
-        self, machine: protocol.Call, choice: MediaChoice, *, by_itself: bool = False
-    ) -> Call:
-        return Call(
+        """Make a call: the one, or the second beside the one that lives."""
+        peer = self._services.sessions.contacts.get(Address.parse(machine.remote.address))
+        call = Call(
             machine,
             choice,
             by_itself=by_itself,
+            # REACH-12: who calls with a picture, or asks for one, wants to see.
+            hides_pictures=choice.video is None and not self._rules.allows(peer, video=True),
             confirm=self._confirm,
             clock=self._services.steady,
             began=self._services.clock(),
             note=self._history.note,
         )
+        if self._live is None:
+            self._call = call
+        else:
+            self._second = call
+        return call
 
-    def _may_wait(self, live: Call) -> bool:
-        """Return whether one more call may ring beside this one (CALL-36)."""
-        second = self._second is not None and self._second.ended is None
-        connected = live.state is CallState.CONNECTED
-        return self.waiting_allowed and connected and self._placing is None and not second
+    def _may_place(self) -> bool:
+        """Return whether a call can be placed: the first, or one beside a held one (CALL-36)."""
+        alive = self._alive()
+        held = [call for call in alive if call.state is CallState.CONNECTED and call.controls.held]
+        return not alive or (len(alive) == 1 and bool(held))
+
+    def _may_wait(self) -> bool:
+        """Return whether one more call may ring beside the one that lives (CALL-36)."""
+        alive = self._alive()
+        return self.waiting_allowed and [call.state for call in alive] == [CallState.CONNECTED]
 
     def _start(self, call: Call) -> None:
         """Let the call live; once, where glare would do so twice."""

@@ -65,6 +65,7 @@ class CallSteps:
         choice: MediaChoice = _NO_MEDIA,
         *,
         by_itself: bool = False,
+        hides_pictures: bool = False,
         confirm: Callable[[Party], Awaitable[None]],
         clock: Callable[[], float],
         began: float,
@@ -81,6 +82,7 @@ class CallSteps:
         self._choice = choice
         self._wanted = Controls(camera=choice.video is not None, recording=keeps(choice.output))
         self._peer_muted = False
+        self._hides_pictures = hides_pictures
         self._controlling = anyio.Lock()
         self._by_itself = by_itself
         self._link: CallLink | None = None
@@ -162,6 +164,11 @@ class CallSteps:
     def rang(self) -> bool:
         """Callee: whether the Ringing was made, and so will be sent."""
         return self._rang
+
+    @property
+    def hides_pictures(self) -> bool:
+        """Whether what the peer's camera and screen show is not shown here."""
+        return self._hides_pictures
 
     @property
     def by_itself(self) -> bool:
@@ -304,7 +311,8 @@ class CallSteps:
         wanted = self._wanted
         for stream in STREAMS:
             await self.media.hold_back(stream, not wanted.lets_out(stream))
-            quiet = wanted.held or (self._peer_muted and stream is Stream.MICROPHONE)
+            unwanted = self._peer_muted if stream is Stream.MICROPHONE else self._hides_pictures
+            quiet = wanted.held or unwanted
             await self.media.silence(stream, quiet)
 
     def _rekey(self, event: RekeyDue | RekeyProposed | NewEpoch) -> None:

@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from e2ecall.client.account import Account
 from e2ecall.client.call import Call, IncomingCall
+from e2ecall.client.callrules import Reachability
 from e2ecall.client.calls import Calls
 from e2ecall.client.contacts import Contact
 from e2ecall.client.history import History, PastCall
@@ -67,12 +68,12 @@ class Client:
         self._people = People(store, account, sessions)
         self._inbox = Inbox(store)
         self._history = History(store, sessions.contacts)
-        self._calls = Calls(self._services, self._history)
+        self._calls = Calls(self._services, self._history, self._people.rules)
         self._home = Home(
             self._services,
             self._inbox,
             on_call=lambda opened, message: self._calls.take(opened, message, self._home),
-            on_end=self._calls.end_incoming,
+            on_end=self._end_incoming,
         )
 
     @classmethod
@@ -172,6 +173,22 @@ class Client:
         await self._home.line.request(SetPolicy(policy), Done)
         await self._services.account.remember_policy(policy, strangers_ring=strangers_ring)
 
+    async def set_call_policy(
+        self, *, audio: Policy | None = None, video: Policy | None = None
+    ) -> None:
+        """Choose whose calls ring and whose pictures are seen, of those whom the policy lets in.
+
+        None leaves it as it is. `allow` decides about single people. The relay learns nothing
+        of it, nor do callers: nobody answers them, or they are heard and not seen.
+        """
+        await self._people.allow_everybody(audio=audio, video=video)
+
+    @property
+    def reachability(self) -> Reachability:
+        """Who can do what with this account, as it was last chosen here."""
+        account, common = self._services.account, self._people.rules.common
+        return Reachability(account.policy, account.first_calls_ring, common.audio, common.video)
+
     @property
     def is_importing(self) -> bool:
         """Whether an import was begun and the relay has not confirmed it yet."""
@@ -222,7 +239,7 @@ class Client:
         await account.begin_import(moved, changes(moved))
         if not self._home.is_started:
             await self._home.start()
-        await self.set_policy(account.policy)
+        await self.set_policy(account.policy, strangers_ring=account.first_calls_ring)
 
     async def change_passphrase(self, passphrase: str | bytes | Secret) -> None:
         """Have a new passphrase open the store; the former one does not any more.
@@ -326,16 +343,29 @@ class Client:
     async def block(self, peer: str) -> None:
         """Refuse messages and calls of this person, who does not learn of it.
 
+        A call with them ends, as if it was hung up.
+
         Raises:
             ConnectionFailedError: it is stored, and the relay learns of it later.
         """
-        await self._people.block(self._parse(peer), blocked=True)
+        address = self._parse(peer)
+        await self._people.block(address, blocked=True)
+        self._calls.end_with(address)
         if self._home.is_started:
             await self._home.publish_tokens()
 
     async def unblock(self, peer: str) -> None:
         """Take messages and calls of this person again."""
         await self._people.block(self._parse(peer), blocked=False)
+
+    async def allow(
+        self, peer: str, *, audio: bool | None = None, video: bool | None = None
+    ) -> None:
+        """Decide about one person: whether their calls ring, and whether they are seen in them.
+
+        None: as for everybody (`set_call_policy`). A block and the policy come first.
+        """
+        await self._people.allow(self._parse(peer), audio=audio, video=video)
 
     async def report(self, peer: str, *, messages: Sequence[str] = (), note: str = "") -> str:
         """Report somebody to the abuse contact of their relay; return whose address that is.
@@ -426,7 +456,7 @@ class Client:
         it ends, whether or not its events are read.
 
         Raises:
-            LocalProtocolError: there is a call already.
+            LocalProtocolError: there is a call that is not on hold, or there are two.
             NotReachableError: no such user, or one who does not accept this.
             IdentityChangedError: the person's identity is not the known one; nothing was sent, and
                 nothing will be until the user decides (`verify`, `accept_identity`).
@@ -450,6 +480,22 @@ class Client:
                     raise line.failure or StopAsyncIteration from None
                 if call.call.ended is None:
                     return call
+
+        return Following(following)
+
+    def missed(self) -> Following[PastCall]:
+        """Iterate over calls that are missed from now on, also those that came while off line.
+
+        The loop may be left at any time. It raises an E2ECallError when the account's connection
+        has ended for good.
+        """
+        line = self._home.line
+
+        async def following() -> PastCall:
+            call = await self._history.next_missed(line.closed)
+            if call is None:
+                raise line.failure or StopAsyncIteration
+            return call
 
         return Following(following)
 
@@ -485,6 +531,10 @@ class Client:
     async def clear_history(self) -> None:
         """Forget all past calls; raises as `keep_history`."""
         await self._history.clear()
+
+    def _end_incoming(self) -> None:
+        self._calls.end_incoming()
+        self._history.wake()
 
     def _parse(self, text: str) -> Address:
         """Read an address, where a bare name is one at the own relay; needs an account."""

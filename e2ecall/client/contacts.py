@@ -28,7 +28,8 @@ class Contact:
 
     ``identity_changed``: the relay of this person vouched for another identity than the known one.
     Nothing was sent to that one; only the user takes the mark away (IDENTITY-14). ``is_request``:
-    they wrote or called, and the user never did, nor decided about them.
+    they wrote or called, and the user never did, nor decided about them. ``audio`` and ``video``
+    are whether their calls ring and their pictures are seen; None: as for everybody.
     """
 
     address: str
@@ -36,6 +37,8 @@ class Contact:
     identity_changed: bool = False
     blocked: bool = False
     is_request: bool = False
+    audio: bool | None = None
+    video: bool | None = None
 
 
 class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

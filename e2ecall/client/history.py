@@ -3,6 +3,7 @@
 Nothing of what was said or shown, no key and no code is in it. The user can have none kept.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -19,6 +20,9 @@ from relay.wire.records import AddressText
 
 MAX_CALLS: Final = 500
 """Calls that are kept; the oldest make room."""
+
+MAX_UNTOLD: Final = 100
+"""Missed calls that a program was not told of yet; the oldest make room."""
 
 MAX_OF_STRANGERS: Final = 100
 """Of those, calls of people whom the user never called or wrote to."""
@@ -70,6 +74,8 @@ class History:
         self._contacts = contacts
         self._records = Stored(store, RecordKind.HISTORY, _decode)
         self._lock = anyio.Lock()
+        self._missed: deque[PastCall] = deque(maxlen=MAX_UNTOLD)
+        self._changed = anyio.Event()
 
     @property
     def is_kept(self) -> bool:
@@ -80,8 +86,29 @@ class History:
         """Return all past calls, the latest to end first."""
         return tuple(_shown(record) for record in reversed(self._records.all().values()))
 
+    async def next_missed(self, closed: anyio.Event) -> PastCall | None:
+        """Return the next missed call, noted or not; None when no more can come."""
+        while not self._missed:
+            if closed.is_set():
+                return None
+            await self._changed.wait()
+        return self._missed.popleft()
+
+    def wake(self) -> None:
+        """Have `next_missed` look again."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
     async def note(self, call: PastCall) -> None:
-        """Store a call that is over, if calls are noted (HISTORY-01, HISTORY-02)."""
+        """Tell of a call that is over, and store it if calls are noted (HISTORY-01, HISTORY-02)."""
+        try:
+            await self._store_call(call)
+        finally:
+            if call.missed:
+                self._missed.append(call)
+                self.wake()
+
+    async def _store_call(self, call: PastCall) -> None:
         async with self._lock:
             if not self.is_kept:
                 return

@@ -7,6 +7,7 @@ the account's lock. What a decision then allows is `e2ecall.client.sessions`.
 from msgspec.structs import replace
 
 from e2ecall.client.account import Account
+from e2ecall.client.callrules import CallRule, CallRules
 from e2ecall.client.contacts import Contact, ContactRecord
 from e2ecall.client.history import forgetting
 from e2ecall.client.reach import forgotten
@@ -15,6 +16,7 @@ from e2ecall.errors import LocalProtocolError
 from e2ecall.io.store import Change, RecordKind, Store
 from e2ecall.protocol.sas import identity_fingerprint
 from e2ecall.protocol.verification import VerificationCode, compare, same_digits
+from relay.wire.messages import Policy
 from relay.wire.names import Address
 
 
@@ -26,6 +28,8 @@ class People:
         self._account = account
         self._sessions = sessions
         self._contacts = sessions.contacts
+        self.rules = CallRules(store)
+        """Whose calls ring, and whose pictures are seen."""
 
     def all(self) -> tuple[Contact, ...]:
         """Return everybody this account knows, in the order of addresses."""
@@ -116,6 +120,19 @@ class People:
             await self._store.write([record.change(), *[forgotten(address)] * blocked])
         self._sessions.tell_tokens_changed()
 
+    async def allow(self, address: Address, *, audio: bool | None, video: bool | None) -> None:
+        """Let this person's calls ring and pictures be seen, or not; None: as for everybody."""
+        async with self._account.lock:
+            rule = CallRule(audio=audio, video=video)
+            await self._store.write([rule.change(address)])
+
+    async def allow_everybody(self, *, audio: Policy | None, video: Policy | None) -> None:
+        """Say the same for who has no rule of their own; None leaves it as it is."""
+        async with self._account.lock:
+            common = self.rules.common
+            changed = replace(common, audio=audio or common.audio, video=video or common.video)
+            await self._store.write([changed.change()])
+
     async def forget(self, address: Address) -> None:
         """Drop a contact: sessions, tokens, identity and verification, as if never met.
 
@@ -126,7 +143,13 @@ class People:
             if self._contacts.find(address) is None:
                 raise LocalProtocolError(f"{address} is not among your contacts")
             key = str(address).encode()
-            kinds = (RecordKind.CONTACT, RecordKind.PEER, RecordKind.GUARD, RecordKind.REACH)
+            kinds = (
+                RecordKind.CONTACT,
+                RecordKind.PEER,
+                RecordKind.GUARD,
+                RecordKind.REACH,
+                RecordKind.CALL_RULE,
+            )
             gone = [Change(kind, key, None) for kind in kinds]
             await self._store.write(gone + forgetting(self._store, address))
         self._sessions.tell_tokens_changed()
@@ -134,12 +157,15 @@ class People:
     def _shown(self, record: ContactRecord) -> Contact:
         known = self._sessions.identity_key(Address.parse(record.address))
         verified = record.verified_identity is not None and record.verified_identity == known
+        rule = self.rules.of(Address.parse(record.address))
         return Contact(
             record.address,
             verified,
             record.identity_changed,
             record.blocked,
             record.is_stranger,
+            rule.audio,
+            rule.video,
         )
 
     def _known(self, address: Address) -> bytes:

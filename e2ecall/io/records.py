@@ -41,6 +41,7 @@ class RecordKind(IntEnum):
     REACH = 9
     INVITATION = 10
     HISTORY = 11
+    CALL_RULE = 12
 
 
 Records = dict[tuple[RecordKind, bytes], bytes]

@@ -74,8 +74,10 @@ class IncomingStream:
         self._verdict = verdict
         self._authenticated = authenticated
         self._codec = codecs(described)[0]
-        video = kind_of(described.stream) == "video"
-        self._buffer: JitterBuffer = VideoJitterBuffer() if video else AudioJitterBuffer()
+        self._is_picture = kind_of(described.stream) == "video"
+        self._buffer: JitterBuffer = (
+            VideoJitterBuffer() if self._is_picture else AudioJitterBuffer()
+        )
         self._receiver: RTCRtpReceiver | None = None
         self._feedback_due = asyncio.Event()
         self._timestamp: int | None = None
@@ -85,9 +87,23 @@ class IncomingStream:
         self._pixels = 0  # of the stream's pictures, as its last key frame says
         self._stopped = False
         self.freezes = FreezeMeter()
-        self.silenced = False
-        """Whether what comes is not to be heard or seen here; it is decrypted and decoded."""
+        self._silenced = False
         self._frames = self._bytes = self._decoded = self._refused = self._dropped = 0
+
+    @property
+    def silenced(self) -> bool:
+        """Whether what comes is not to be heard or seen here.
+
+        It is decrypted; a picture that nobody is to see reaches no decoder.
+        """
+        return self._silenced
+
+    @silenced.setter
+    def silenced(self, silenced: bool) -> None:
+        if self._silenced and not silenced and self._is_picture:
+            self._buffer.refused()  # what was left out has to be made up for by a key frame
+            self._feedback_due.set()
+        self._silenced = silenced
 
     @property
     def stats(self) -> ReceivedStats:
@@ -181,7 +197,7 @@ class IncomingStream:
     def _pass_on(self, plain: bytes, timestamp: int) -> None:
         """Give an authenticated frame to the decoder."""
         assert self._receiver is not None
-        if self._stopped:
+        if self._stopped or (self._silenced and self._is_picture):
             return
         queue = hooks.decoder_queue(self._receiver)
         waiting = queue.qsize()

@@ -7,6 +7,7 @@ the other device is `e2ecall.client.account`.
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
+from msgspec.structs import astuple
 
 from e2ecall.crypto.aead import XCHACHA_NONCE_BYTES, XChaCha20Poly1305
 from e2ecall.crypto.argon2 import RECOMMENDED, SALT_BYTES, Argon2Cost, argon2id
@@ -18,10 +19,12 @@ from relay.wire.codec import decode, encode
 from relay.wire.errors import WireError
 from relay.wire.labels import labelled
 from relay.wire.messages import Policy, Token
-from relay.wire.records import AddressText, DeviceId, Key32, UnixSeconds
+from relay.wire.records import AddressText, DeviceId, Hash64, Key32, UnixSeconds
 
 MAGIC: Final = b"e2ecall account\n"
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of what is written; exports of version 1, which say less, can be read."""
+
 PADDING: Final = 4_096
 """Bytes: the length tells no more of the number of contacts than this."""
 
@@ -31,10 +34,11 @@ _LENGTH_BYTES: Final = 2
 _MAX_HEADER: Final = 256
 
 
-class ExportedContact(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class FirstContact(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """``[address, identity key or nil, verified, blocked, token for them, token of theirs, used]``.
 
-    ``used`` is the last use in Unix seconds: it decides which tokens the relay keeps.
+    As in version 1. ``used`` is the last use in Unix seconds: it decides which tokens the relay
+    keeps.
     """
 
     address: AddressText
@@ -47,7 +51,19 @@ class ExportedContact(Struct, frozen=True, array_like=True, forbid_unknown_field
 
     def __repr__(self) -> str:
         """Show the address alone: tokens are secrets."""
-        return f"ExportedContact({self.address!r})"
+        return f"{type(self).__name__}({self.address!r})"
+
+
+class ExportedContact(FirstContact, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The same, and ``[..., fingerprint, audio, video]``.
+
+    ``fingerprint`` is of the identity in an invitation that was taken up (REACH-09), ``audio`` and
+    ``video`` are the rule for this person's calls (REACH-12); each may be nil.
+    """
+
+    fingerprint: Hash64 | None = None
+    audio: bool | None = None
+    video: bool | None = None
 
 
 class ExportedRelay(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -60,7 +76,8 @@ class ExportedRelay(Struct, frozen=True, array_like=True, forbid_unknown_fields=
 class ExportedAccount(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """``[version, address, identity seed, device id, list version, policy, relays, contacts]``.
 
-    ``newest_device_id`` and ``list_version`` are the least that the account had by then.
+    And then whether first calls ring (REACH-06), whose calls ring and whose pictures are seen
+    (REACH-12). ``newest_device_id`` and ``list_version`` are the least that the account had then.
     """
 
     version: Annotated[int, Meta(ge=VERSION, le=VERSION)]
@@ -71,10 +88,38 @@ class ExportedAccount(Struct, frozen=True, array_like=True, forbid_unknown_field
     policy: Policy
     relays: tuple[ExportedRelay, ...]
     contacts: tuple[ExportedContact, ...]
+    strangers_ring: bool = True
+    audio: Policy = Policy.EVERYONE
+    video: Policy = Policy.EVERYONE
 
     def __repr__(self) -> str:
         """Show the address alone."""
         return f"ExportedAccount({self.address!r})"
+
+
+class _FirstAccount(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Version 1: without rules for calls, and without what invitations pinned."""
+
+    version: Annotated[int, Meta(ge=1, le=1)]
+    address: AddressText
+    identity_seed: Key32
+    newest_device_id: DeviceId
+    list_version: Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
+    policy: Policy
+    relays: tuple[ExportedRelay, ...]
+    contacts: tuple[FirstContact, ...]
+
+    def account(self) -> ExportedAccount:
+        return ExportedAccount(
+            VERSION,
+            self.address,
+            self.identity_seed,
+            self.newest_device_id,
+            self.list_version,
+            self.policy,
+            self.relays,
+            tuple(ExportedContact(*astuple(contact)) for contact in self.contacts),
+        )
 
 
 class _Header(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -135,7 +180,9 @@ def open_export(data: bytes, passphrase: Secret) -> ExportedAccount:
     if not mark or any(padding):
         raise _damaged()
     try:
-        return decode_stored(plain, ExportedAccount)
+        if header.version == VERSION:
+            return decode_stored(plain, ExportedAccount)
+        return decode_stored(plain, _FirstAccount).account()
     except StoreError as error:
         raise _damaged() from error
 
@@ -152,7 +199,7 @@ def _read_header(data: bytes) -> tuple[_Header, bytes]:
         header = decode(data[at:end], _Header, limit=_MAX_HEADER)
     except WireError as error:
         raise _damaged() from error
-    if header.version != VERSION:
+    if header.version not in {1, VERSION}:
         raise ExportError(
             "this export has a version that this program does not know", hint="update e2ecall"
         )

@@ -100,9 +100,19 @@ def test_policy(e2ecall, alice):
         "E2ECALL_STORE": store, "E2ECALL_PASSPHRASE_FILE": file, "E2ECALL_JSON": "1"
     }  # fmt: skip
     assert e2ecall("policy", "contacts", **environment).events == [
-        {"event": "policy", "policy": "contacts"}
+        {"event": "policy", "policy": "contacts", "first_call": "rings"}
+        | {"audio": "everyone", "video": "everyone"}
     ]
     assert e2ecall("policy", "everyone", *alice.options).stdout.startswith("Everyone can")
+    e2ecall("policy", "--audio", "contacts", "--video", "nobody", *alice.options)
+    shown = e2ecall("policy", *alice.options).stdout
+    assert shown.endswith("A call rings for contacts; nobody is seen.\n")
+
+
+def test_allow(e2ecall, alice):
+    """One person's calls and pictures can be let in or not, and the contacts say so."""
+    done = e2ecall("allow", "mallory", "--audio", "no", *alice.options, "--json")
+    assert done.events == [{"event": "allowed", "peer": "mallory", "audio": False, "video": None}]
 
 
 REFUSED = [

@@ -18,9 +18,10 @@ from e2ecall.io.store import RecordKind
 from e2ecall.protocol.account_export import open_export, seal_export
 from e2ecall.protocol.devices import sign_device_list
 from e2ecall.protocol.identity import IdentityKey
+from e2ecall.protocol.invitation import InvitationLink
 from e2ecall.secret import Secret
 from relay.wire.codec import encode
-from relay.wire.messages import Enrol, FetchOwnList, Register
+from relay.wire.messages import Enrol, FetchOwnList, Policy, Register
 from tests.client.devices import DAY, HOUR, Device, devices
 from tests.protocol.test_account_export import CHEAP
 
@@ -65,6 +66,28 @@ async def test_a_new_device(tmp_path):
         assert records["eve@relay.example"].blocked
         assert new.store.all(RecordKind.PEER) == {}
         assert new.sessions.identity_key(bob.address) == bob.account.local.identity.public
+        await new.store.aclose()
+
+
+async def test_rules_and_pins_move(tmp_path):
+    """ACCOUNT-01, REACH-09, REACH-12: rules for calls move with the account, and the pin of an
+    invitation whose owner was not reached yet: another identity is refused there, too.
+    """
+    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
+        people = People(alice.store, alice.account, alice.sessions)
+        link = await bob.sessions.invite(DAY)
+        forged = InvitationLink(link.address, link.token, link.expires, bytes(64))
+        await alice.sessions.begin_invited(forged)
+        await people.allow(replace(bob.address, username="eve"), audio=False, video=None)
+        await people.allow_everybody(audio=None, video=Policy.CONTACTS)
+        await alice.account.remember_policy(Policy.EVERYONE, strangers_ring=False)
+        new = await successor(tmp_path, place, moved(alice))
+        rules = People(new.store, new.account, new.sessions).rules
+        assert rules.of(replace(bob.address, username="eve")).audio is False
+        assert (rules.common.audio, rules.common.video) == (Policy.EVERYONE, Policy.CONTACTS)
+        assert (new.account.policy, new.account.strangers_ring) == (Policy.EVERYONE, False)
+        with pytest.raises(IdentityChangedError):
+            await new.send(bob, b"hello")
         await new.store.aclose()
 
 
@@ -272,7 +295,7 @@ async def test_the_last_attempt_counts(tmp_path, then):
         await (new.take_over(account) if then == "import" else new.register())
         assert new.address.username == new.username
         kept = new.store.all(RecordKind.ACCOUNT)
-        assert kept.keys() <= {b"", b"policy"}
+        assert kept.keys() <= {b"", b"policy", b"calls"}
         assert (account.identity_seed in b"".join(kept.values())) == (then == "import")
         await new.store.aclose()
 

@@ -17,12 +17,13 @@ from e2ecall.protocol.account_export import (
     seal_export,
 )
 from e2ecall.secret import Secret
+from relay.wire.codec import encode
 from relay.wire.messages import Policy
 
 CHEAP = Argon2Cost(memory_kib=64, iterations=1, lanes=1)
 PASSPHRASE = Secret(b"correct horse")
 ACCOUNT = ExportedAccount(
-    1,
+    2,
     "alice@relay.example",
     b"SEED" * 8,
     3,
@@ -32,7 +33,13 @@ ACCOUNT = ExportedAccount(
     (
         ExportedContact("bob@relay.example", b"B" * 32, True, False, b"TOKEN" * 3 + b"!", None, 7),
         ExportedContact("carol@relay.example", None, False, True, None, None, 0),
+        ExportedContact(
+            "dave@relay.example", None, False, False, None, None, 0, b"F" * 64, False, True
+        ),
     ),
+    strangers_ring=False,
+    audio=Policy.CONTACTS,
+    video=Policy.NOBODY,
 )
 
 
@@ -121,8 +128,23 @@ def test_other_files(data):
     """ACCOUNT-03: another file and another version are refused by what they are."""
     assert refusal(b"dear diary" * 100) == "this is not an exported account"
     at = len(MAGIC) + 3
-    assert data[at] == 1
-    assert "version" in refusal(data[:at] + b"\2" + data[at + 1 :])
+    assert data[at] == 2
+    assert "version" in refusal(data[:at] + b"\3" + data[at + 1 :])
+
+
+def test_the_first_version():
+    """ACCOUNT-08: an export of version 1 is read; it says nothing of rules and pins."""
+    salt, nonce = bytes(16), bytes(24)
+    header = encode([1, salt, CHEAP.memory_kib, CHEAP.iterations, CHEAP.lanes, nonce])
+    start = MAGIC + len(header).to_bytes(2) + header
+    bob = ["bob@relay.example", b"B" * 32, True, False, None, None, 7]
+    account = [1, "alice@relay.example", b"SEED" * 8, 3, 9, 2, [], [bob]]
+    cipher = account_export._cipher(PASSPHRASE, salt, CHEAP)
+    aad = account_export.labelled("account export", start)
+    old = start + cipher.encrypt(nonce, encode(account) + b"\x80", aad)
+    assert open_export(old, PASSPHRASE) == ExportedAccount(
+        2, "alice@relay.example", b"SEED" * 8, 3, 9, Policy.CONTACTS, (), (ExportedContact(*bob),)
+    )
 
 
 def test_expensive_header(data):

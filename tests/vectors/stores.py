@@ -46,4 +46,5 @@ def open_export(given: Given):
         "policy": int(account.policy),
         "relays": [[relay.name, relay.key] for relay in account.relays],
         "contacts": [list(astuple(contact)) for contact in account.contacts],
+        "rules": [account.strangers_ring, int(account.audio), int(account.video)],
     }
