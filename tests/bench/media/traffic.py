@@ -1,4 +1,4 @@
-"""Sends channel data at an exact rate, receives what comes, and checks every packet of it.
+"""Sends channel data at given times, receives what comes, and checks every packet of it.
 
 Each packet names its sender, its number and the time it was given to the kernel; the kernel notes
 when it arrived (SO_TIMESTAMPNS), so latency does not depend on when this loop looks. What is due
@@ -133,7 +133,7 @@ class Traffic:
         fd, clock = self._sock.fileno(), time.perf_counter_ns
         total = int(plan.rate * (plan.warm + plan.seconds)) // plan.burst * plan.burst
         first = int(plan.rate * plan.warm) // plan.burst * plan.burst
-        interval = plan.burst * 1e9 / plan.rate
+        times = _Times(len(self._clients), plan)
         received: list[np.ndarray] = []
         late: list[int] = []
         sent = passed = work = usage = 0
@@ -143,9 +143,9 @@ class Traffic:
         while (now := clock()) < end:
             if not begun and sent >= first:
                 begun, usage, passed, work = clock(), self._usage(), 0, 0
-            due = min(total, (int((now - start) / interval) + 1) * plan.burst)
+            due = min(total, times.due(now - start))
             if due > sent:
-                late.append(int(now - start - sent // plan.burst * interval))
+                late.append(int(now - start - times.of(sent)))
                 sent += outbox.send(fd, sent, min(due, sent + BATCH))
                 work += clock() - now
                 if sent == total:
@@ -241,6 +241,31 @@ def _outcome(
         late=late,
         busy=busy,
     )
+
+
+class _Times:
+    """When packets are due, in nanoseconds from the start.
+
+    Each client sends its bursts at equal intervals, and begins at a random moment, as people who
+    do not know of each other do. Bursts of all at equal intervals would be a load that no server
+    ever has: never two at once, never a pause.
+    """
+
+    def __init__(self, clients: int, plan: Plan) -> None:
+        self._burst = plan.burst
+        self._round = clients * plan.burst * 1e9 / plan.rate
+        self._moments = np.sort(np.random.default_rng(1).random(clients)) * self._round
+
+    def due(self, elapsed: int) -> int:
+        """Return how many packets should have been sent by now."""
+        rounds, rest = divmod(elapsed, self._round)
+        bursts = int(rounds) * len(self._moments) + int(self._moments.searchsorted(rest))
+        return bursts * self._burst
+
+    def of(self, packet: int) -> float:
+        """Return when a packet is due."""
+        rounds, place = divmod(packet // self._burst, len(self._moments))
+        return rounds * self._round + float(self._moments[place])
 
 
 def _order(clients: list[Client]) -> np.ndarray:
