@@ -89,6 +89,8 @@ THOROUGH = (
 
 What stays is the core, the client library, the media engine, and calls through a real relay.
 """
+THOROUGH_SECONDS = 180
+"""After so long such a test hangs; ten processes in a row may take a minute on a busy machine."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -99,6 +101,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             name = item.path.relative_to(here).as_posix()
             if name.startswith(THOROUGH) or item.get_closest_marker("system"):
                 item.add_marker(pytest.mark.thorough)
+                if item.get_closest_marker("timeout") is None:
+                    item.add_marker(pytest.mark.timeout(THOROUGH_SECONDS))
 
 
 @pytest.fixture(scope="session")

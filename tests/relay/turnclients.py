@@ -187,7 +187,8 @@ async def client(transport, address, credential, context=None):
     """Give a client that has an allocation."""
     async with open_channel(transport, address, context) as channel:
         one = TURNClient(channel, credential)
-        assert await one.allocate() is None
+        code = await one.allocate()
+        assert code is None, code
         yield one
 
 

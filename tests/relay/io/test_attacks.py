@@ -273,7 +273,11 @@ async def test_too_many_connections(start_relay, speak):
         with pytest.raises(ConnectionClosed):
             await second.recv()
         assert second.close_code == 1013
-    assert await works(relay, speak)
+    room = False
+    with trio.fail_after(20):
+        while not room:
+            with contextlib.suppress(ConnectionClosed):  # the relay may see the end later than we
+                room = await works(relay, speak)
     relay.terminate()
 
 
