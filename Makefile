@@ -24,8 +24,7 @@ UV ?= uv
 WORKERS ?= 3
 
 # What covers every branch of e2ecall/protocol and e2ecall/crypto.
-CORE_TESTS = tests/protocol tests/crypto tests/vectors tests/client/test_moving.py \
-	tests/client/test_sessions.py
+CORE_TESTS = tests/protocol tests/crypto tests/vectors
 
 # A process that finds its modules compiled starts in two thirds of the time.
 unexport PYTHONDONTWRITEBYTECODE
