@@ -4,6 +4,7 @@
 # make vectors [VECTORS=DIR]   checks the test vectors, and the third-party data
 # make fuzz [SECONDS=600]   fuzzes the TURN server with fresh seeds
 # make coverage   fails where a branch of the protocol or its cryptography has no test
+# make screenshots   takes the pictures under audits/reports/softphone again
 # make bench [PART=core] [ONLY=TEXT] [BENCH=short] [CHECK=1]   measures; CHECK=1 fails over budget
 #
 # Everything is installed into $(VENV) from requirements.lock and nothing outside it is touched.
@@ -42,7 +43,7 @@ PROBE = import importlib.util, sys; \
 	whole = all(map(importlib.util.find_spec, ("venv", "ensurepip"))); \
 	sys.exit(3 if not fits else 0 if whole else 4)
 
-.PHONY: help setup demo test test-thorough vectors fuzz coverage bench lint lock clean
+.PHONY: help setup demo test test-thorough vectors fuzz coverage screenshots bench lint lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -71,6 +72,9 @@ coverage: $(INSTALLED)
 	@mkdir -p build
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS) $(CORE_TESTS)
 	@$(BIN)/coverage report
+
+screenshots: $(INSTALLED)
+	$(BIN)/python -m audits.screenshots audits/reports/softphone
 
 # What is compared with stands apart, where the product cannot import it; without it the rest runs.
 bench: $(INSTALLED)
@@ -135,7 +139,8 @@ lock:
 	@command -v $(UV) >/dev/null 2>&1 || { \
 		echo "e2ecall: error: only this target needs uv, and it is not there: $(UV)" >&2; exit 1; }
 	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
-	| $(UV) pip compile pyproject.toml - --extra test --extra postgres --universal --python-version 3.11 \
+	| $(UV) pip compile pyproject.toml - --extra test --extra postgres \
+		--extra audio --extra softphone --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --only-binary :all: --emit-build-options \
 		--no-config --no-header --quiet --output-file requirements.lock
 	$(UV) pip compile tests/bench/requirements.in --constraint requirements.lock --universal \

@@ -74,6 +74,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 THOROUGH = (
     "adversary/",
+    "audits/",
     "cli/",
     "conformance/",
     "faults/",

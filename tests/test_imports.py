@@ -111,5 +111,5 @@ def test_protocol_alone():
 
 @pytest.mark.parametrize("module", ["e2ecall", "e2ecall.client", "e2ecall.cli.main"])
 def test_client_without_a_call(module):
-    """Importing the client, or its command line, loads no media library: only a call does."""
-    assert not loaded_by(f"import {module}") & (MEDIA | {"numpy"})
+    """Importing the client, or its command line, loads no media or screen: only a call does."""
+    assert not loaded_by(f"import {module}") & (MEDIA | {"numpy", "sounddevice", "textual"})

@@ -19,7 +19,7 @@ def block(name: str, /, *, options: Options = DEFAULT) -> None:
         await me.block(name)
         output.tell(f"{name} is blocked.", "blocked", peer=name)
 
-    run(access.open, refuse)
+    run(access.open, refuse, doing="Telling the relay")
 
 
 def unblock(name: str, /, *, options: Options = DEFAULT) -> None:
@@ -36,4 +36,4 @@ def unblock(name: str, /, *, options: Options = DEFAULT) -> None:
         await me.unblock(name)
         output.tell(f"{name} is not blocked.", "unblocked", peer=name)
 
-    run(access.open_offline, take)
+    run(access.open_offline, take, doing="Telling the relay")

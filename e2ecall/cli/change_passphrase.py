@@ -25,4 +25,4 @@ def passphrase(*, new_file: ExistingFile | None = None, options: Options = DEFAU
         await me.change_passphrase(fresh)
         output.tell("The new passphrase opens your store now.", "passphrase_changed")
 
-    run(access.open_offline, change)
+    run(access.open_offline, change, doing="Sealing the store")

@@ -8,7 +8,7 @@ from typing import Final
 
 import anyio
 
-from e2ecall.cli.output import Output
+from e2ecall.cli.output import Output, harmless
 from e2ecall.cli.terminal import Terminal
 from e2ecall.client import (
     Call,
@@ -76,7 +76,7 @@ async def converse(
                 if isinstance(event, Connected):
                     if seconds is not None:
                         tasks.start_soon(_hang_up_after, call, seconds)
-                    if not _is_verified(me, call.peer):
+                    if not is_verified(me, call.peer):
                         tasks.start_soon(_compare, call, verdict, terminal, output)
             tasks.cancel_scope.cancel()
         # Now its recording is complete.
@@ -85,12 +85,7 @@ async def converse(
         call.leave()
         if call.ended is not None:
             tell_end(call.ended, output)
-    if verdict.differs:
-        raise CallFailedError(
-            f"{call.peer} sees another code, so the call was ended",
-            hint="somebody between you may be listening: tell nothing secret until a later call "
-            "shows the same code at both ends",
-        )
+    check_code(differs=verdict.differs, peer=call.peer)
     assert call.ended is not None
     return call.ended
 
@@ -105,12 +100,29 @@ def check(ended: Ended, peer: str) -> None:
         raise CallFailedError(f"{peer}: {_ENDS[ended.reason]}", hint=_HINTS.get(ended.reason))
 
 
+def check_code(*, differs: bool, peer: str) -> None:
+    """Raise where the user said that the other end shows another code.
+
+    Raises:
+        CallFailedError: they did.
+    """
+    if differs:
+        raise CallFailedError(
+            f"{peer} sees another code, so the call was ended",
+            hint="somebody between you may be listening: tell nothing secret until a later call "
+            "shows the same code at both ends",
+        )
+
+
+def describe_end(ended: Ended) -> str:
+    """Say in a sentence why a call is over."""
+    text = _ENDS[ended.reason]
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def tell_end(ended: Ended, output: Output) -> None:
     """Say that a call is over, and why."""
-    text = _ENDS[ended.reason]
-    output.tell(
-        f"{text[0].upper()}{text[1:]}.", "ended", reason=ended.reason, by_peer=ended.by_peer
-    )
+    output.tell(describe_end(ended), "ended", reason=ended.reason, by_peer=ended.by_peer)
 
 
 async def _hang_up_after(call: Call, seconds: float) -> None:
@@ -137,11 +149,12 @@ async def _compare(call: Call, verdict: _Verdict, terminal: Terminal, output: Ou
             call.leave()
 
 
-def _is_verified(me: Client, peer: str) -> bool:
+def is_verified(me: Client, peer: str) -> bool:
+    """Return whether this person's identity was compared."""
     return any(contact.address == peer and contact.verified for contact in me.contacts())
 
 
-def _describe(state: MediaState) -> str:
+def describe_state(state: MediaState) -> str:
     """Say what the other end does, in a sentence or two."""
     if state.held:
         text = "They have put the call on hold."
@@ -170,9 +183,9 @@ def _tell(event: CallEvent, call: Call, output: Output) -> None:
         case FirstVideo():
             output.tell("Their picture is here.", "video")
         case MediaState():
-            output.tell(_describe(event), "media_state", **asdict(event))
+            output.tell(describe_state(event), "media_state", **asdict(event))
         case Text(text):
-            output.tell(f"{call.peer} writes: {text}", "text", text=text)
+            output.tell(f"{call.peer} writes: {harmless(text)}", "text", text=text)
         case VideoAsked(video):
             wish = "to see you" if video else "to go on without your picture"
             output.tell(f"They would like {wish}.", "video_asked", video=video)

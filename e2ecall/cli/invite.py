@@ -22,7 +22,7 @@ def invite(*, days: int = 7, options: Options = DEFAULT) -> None:
         link = await me.invite(days=days)
         output.tell(f"{picture(link)}\n{link}", "invitation", link=link, days=days)
 
-    run(access.open, make)
+    run(access.open, make, doing="Telling the relay")
 
 
 def accept(link: str, /, *, options: Options = DEFAULT) -> None:
@@ -39,4 +39,4 @@ def accept(link: str, /, *, options: Options = DEFAULT) -> None:
         address = await me.accept_invitation(link)
         output.tell(f"{address} is among your contacts now.", "accepted", peer=address)
 
-    run(access.open, take_up)
+    run(access.open, take_up, doing="Taking the invitation up")

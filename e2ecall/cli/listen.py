@@ -11,9 +11,10 @@ from cyclopts import Parameter
 
 from e2ecall.cli.conversation import CallFailedError, check, converse, tell_end
 from e2ecall.cli.media import NO_MEDIA, MediaOptions
-from e2ecall.cli.options import DEFAULT, Options
+from e2ecall.cli.options import DEFAULT, Options, Plain
 from e2ecall.cli.output import Output, harmless, local_time
 from e2ecall.cli.running import run
+from e2ecall.cli.softphone.show import is_usable, use_phone
 from e2ecall.cli.terminal import Terminal
 from e2ecall.client import Call, Client, IncomingCall
 from e2ecall.errors import LocalProtocolError
@@ -26,13 +27,15 @@ def listen(
     *,
     accept: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
     once: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    plain: Plain = False,
     media: MediaOptions = NO_MEDIA,
     options: Options = DEFAULT,
 ) -> None:
     """Show messages and take calls as they come in. Ctrl-C hangs up and ends.
 
-    Each call is announced, and taken if you answer y. Without a terminal, calls that --accept does
-    not name are declined.
+    In a terminal there is a screen, with its keys in the last line. Otherwise each call is
+    announced, and taken if you answer y; where nobody can answer, calls that --accept does not name
+    are declined.
 
     Parameters
     ----------
@@ -40,9 +43,15 @@ def listen(
         Take calls of this person without asking; a username, or name@relay. May be repeated.
     once
         End after the first call.
+    plain
+        Tell what happens line by line instead, and ask questions, as without a terminal.
     """
     media.check()
     access, output = options.access(), options.output()
+
+    async def show(me: Client) -> None:
+        welcome = _addresses(accept, me.address)
+        await use_phone(me, media, output, once=once, welcome=welcome)
 
     async def work(me: Client) -> None:
         listener = Listener(me, _addresses(accept, me.address), media, Terminal(), output)
@@ -52,6 +61,10 @@ def listen(
             tasks.start_soon(_show_missed, me, output)
             await listener.take_calls(once=once)
             tasks.cancel_scope.cancel()
+
+    if is_usable(plain=plain, as_json=options.as_json):
+        run(access.open, show, backend="asyncio")
+        return
 
     run(access.open, work)
 

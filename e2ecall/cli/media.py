@@ -62,6 +62,19 @@ class MediaOptions:
         with self.open():
             pass
 
+    def open_camera(self) -> "VideoSource":
+        """Open what is sent where the user turns the camera on in a call.
+
+        Raises:
+            LocalProtocolError: nothing was chosen.
+            MediaError: it cannot be opened.
+        """
+        if self.video is None:
+            raise LocalProtocolError("there is no picture to send", hint="call with --video FILE")
+        from e2ecall.media.playback import FileVideo
+
+        return FileVideo(self.video)
+
     @contextmanager
     def open(self) -> Iterator[Media]:
         """Yield fresh sources and sink for one call, and close the sources afterwards.

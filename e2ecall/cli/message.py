@@ -34,7 +34,7 @@ def message(name: str, text: str | None = None, /, *, options: Options = DEFAULT
         await me.message(name, body)
         output.tell(f"Sent to {name}.", "sent", to=name)
 
-    run(access.open, send)
+    run(access.open, send, doing="Sending")
 
 
 def _standard_input() -> str:

@@ -39,7 +39,7 @@ def export(
         _create(file, await me.export_account(passphrase))
         output.tell(f"{me.address} is in {file}.", "exported", address=me.address, file=str(file))
 
-    run(access.open_offline, write)
+    run(access.open_offline, write, doing="Sealing the export")
 
 
 def import_(
@@ -78,7 +78,7 @@ def import_(
         )
 
     try:
-        run(access.open_offline, take)
+        run(access.open_offline, take, doing="Becoming a device of the account")
     finally:
         # Nothing is in it, and the next attempt may choose its passphrase freely.
         if is_new and not is_begun:

@@ -6,7 +6,7 @@ The passphrase is asked for here, before an event loop runs; the client checks i
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 from cyclopts import Group, Parameter
 from cyclopts.types import ExistingFile
@@ -19,6 +19,11 @@ from e2ecall.errors import LocalProtocolError
 from e2ecall.secret import Secret
 
 _COMMON: Final = Group("Common options", sort_key=100)
+
+Plain: TypeAlias = Annotated[
+    bool, Parameter(env_var="E2ECALL_PLAIN", negative="", show_default=False)
+]
+"""Whether a call at a terminal has lines instead of a screen; screen readers want that."""
 
 
 @dataclass(frozen=True, slots=True)

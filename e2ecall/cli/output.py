@@ -7,6 +7,8 @@ import json
 from datetime import datetime
 from typing import Any, Final
 
+from e2ecall.cli.progress import PROGRESS
+
 _ALLOWED: Final = {"\t", "\u200d"}
 """Not printable, and harmless: the joiner makes one emoji of several."""
 
@@ -20,6 +22,7 @@ class Output:
     def tell(self, text: str, event: str, /, **fields: Any) -> None:
         """Say one thing: ``text`` to a person, or ``event`` with its fields to a program."""
         line = json.dumps({"event": event, **fields}) if self._as_json else text
+        PROGRESS.erase()
         print(line, flush=True)
 
 

@@ -71,7 +71,8 @@ def policy(
             )
         _show(me, output)
 
-    run(access.open if who is not None else access.open_offline, choose)
+    opening = access.open if who is not None else access.open_offline
+    run(opening, choose, doing="Telling the relay")
 
 
 def _show(me: Client, output: Output) -> None:

@@ -44,7 +44,7 @@ def register(name: str, /, *, invite: str | None = None, options: Options = DEFA
         )
 
     try:
-        run(access.open, create)
+        run(access.open, create, doing="Registering")
     finally:
         # Nothing is in it, and the next attempt may choose its passphrase freely.
         if is_new and is_refused:

@@ -33,4 +33,4 @@ def report(
         to = await me.report(name, messages=message, note=note)
         output.tell(f"{name} was reported to {to}.", "reported", peer=name, to=to)
 
-    run(access.open, tell)
+    run(access.open, tell, doing="Sending the report")

@@ -8,9 +8,11 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Literal
 
 import anyio
 
+from e2ecall.cli.progress import PROGRESS
 from e2ecall.client import Client
 from e2ecall.errors import E2ECallError
 
@@ -18,8 +20,16 @@ Opening = Callable[[], AbstractAsyncContextManager[Client]]
 Work = Callable[[Client], Awaitable[None]]
 
 
-def run(opening: Opening, work: Work) -> None:
+def run(
+    opening: Opening,
+    work: Work,
+    *,
+    doing: str | None = None,
+    backend: Literal["trio", "asyncio"] = "trio",
+) -> None:
     """Open a client, do the work with it, and close it.
+
+    ``doing`` says at a terminal what is waited for, where the work itself says nothing.
 
     Exits with 128 and the signal's number when a signal came first; a second one ends the process
     at once.
@@ -27,7 +37,7 @@ def run(opening: Opening, work: Work) -> None:
     Raises:
         E2ECallError: as the client or the work raised it.
     """
-    received = anyio.run(_run_until_signal, opening, work, backend="trio")
+    received = anyio.run(_run_until_signal, opening, work, doing, backend=backend)
     if received is not None:
         sys.exit(128 + received)
 
@@ -56,17 +66,23 @@ class _Watch:
             self.scope.cancel()
 
 
-async def _run_until_signal(opening: Opening, work: Work) -> signal.Signals | None:
+async def _run_until_signal(
+    opening: Opening, work: Work, doing: str | None
+) -> signal.Signals | None:
     watch = _Watch()
     failure: BaseException | None = None
     with anyio.open_signal_receiver(*_ending_signals()) as signals:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch.follow, signals)
+            tasks.start_soon(PROGRESS.run)
             try:
+                PROGRESS.say("Opening your account")
                 with watch.scope:
                     async with opening() as me:
+                        PROGRESS.say(doing)
                         with anyio.CancelScope() as watch.scope:
                             await work(me)
+                        PROGRESS.say("Closing")
             except Exception as error:  # noqa: BLE001 - raised below, outside of the group
                 failure = _plain(error)
             tasks.cancel_scope.cancel()
