@@ -50,6 +50,8 @@ class Received:
         self.words = self.view.cast("H")
         self.starts = [SLOT * slot + DATA for slot in range(BATCH)]
         """Where each datagram begins."""
+        self.places = [start >> 1 for start in self.starts]
+        """Where its channel number is in ``words``."""
         self.keys = [start - name_length for start in self.starts]
         """Where its sender's address, and so its key, begins."""
         self.address = address_of(self.buffer)
@@ -70,8 +72,12 @@ class Received:
         self.iovecs = [cut + IOVEC * slot for slot in range(BATCH)]
         """Where what is sent on of each datagram is described."""
         self.argument = ctypes.c_void_p(address_of(self._headers))
-        self.head = struct.Struct(f">{name_length + 2}sH").unpack_from
-        """``head(buffer, key)``: sender and channel number, and the length field after them."""
+        head, gap = f"{name_length + 2}sH", SLOT - name_length - 4
+        self.heads = [
+            struct.Struct(">" + f"{gap}x".join([head] * n)).unpack_from for n in range(BATCH + 1)
+        ]
+        """``heads[count](buffer, keys[0])``: in turns, sender and channel number of each of the
+        first ``count`` datagrams, and the length field after them."""
         self.lengths = [
             partial(struct.Struct("=" + "56xI4x" * n).unpack_from, self._headers)
             for n in range(BATCH + 1)

@@ -100,9 +100,9 @@ class Forwarder:
             OSError: the socket is unusable.
         """
         received, entries, counts = self._received, self._entries, self._counts
-        buffer, starts, keys = received.buffer, received.starts, received.keys
+        buffer, begin, places = received.buffer, received.keys[0], received.places
         words, sizes, iovecs = received.words, received.sizes, received.iovecs
-        head, lengths_of = received.head, received.lengths
+        heads_of, lengths_of = received.heads, received.lengths
         generations = self._reader.words
         receive, argument = self._library.recvmmsg, received.argument
         outgoing, send = self._outgoing, self._library.sendmmsg
@@ -116,8 +116,9 @@ class Forwarder:
                 continue
             now = monotonic()
             lengths = lengths_of[count]()
+            heads = heads_of[count](buffer, begin)
             slot = 0
-            key, size = head(buffer, keys[0])
+            key, size = heads[0], heads[1]
             while slot < count:
                 entry = entries.get(key)
                 if (
@@ -131,21 +132,21 @@ class Forwarder:
                     self._hand_over(slot, lengths[slot])
                     slot += 1
                     if slot < count:
-                        key, size = head(buffer, keys[slot])
+                        key, size = heads[slot + slot], heads[slot + slot + 1]
                     continue
                 # A run: one sender, one receiver, and one size but for the last, which may be less.
                 sender, first = key, slot
                 whole = last = size
                 total, number = 0, entry.number
                 while True:
-                    words[starts[slot] >> 1] = number
+                    words[places[slot]] = number
                     sizes[slot] = size + 4
                     total += size
                     last = size
                     slot += 1
                     if slot == count:
                         break
-                    key, size = head(buffer, keys[slot])
+                    key, size = heads[slot + slot], heads[slot + slot + 1]
                     if (
                         key != sender
                         or last != whole
