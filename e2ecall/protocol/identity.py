@@ -89,7 +89,7 @@ def sign_login(device: DeviceKeys, *, relay: str, challenge: bytes, username: st
 def sign_register(
     identity: IdentityKey, *, relay: str, challenge: bytes, device_list: SignedDeviceList
 ) -> bytes:
-    """Return the identity key's signature that creates or deletes the account at ``relay``."""
+    """Return the identity key's signature that creates the account at ``relay``."""
     return identity.sign(register_bytes(relay, challenge, device_list))
 
 

@@ -47,6 +47,7 @@ from relay.wire.messages import (
     Ticket,
     UpdateDeviceList,
 )
+from relay.wire.names import or_nobody
 from relay.wire.records import Device
 
 FRAMING = 16
@@ -127,16 +128,16 @@ async def _open_box(session: Session, request: OpenBox) -> Reply:
 
 
 async def _fetch_bundle(session: Session, request: FetchBundle) -> Reply:
-    node = session.node
+    node, username = session.node, or_nobody(request.username)
     await _count(node.quotas.fetches, session)
-    await _count(node.quotas.targets, session, request.username)
+    await _count(node.quotas.targets, session, username)
     handed_out = await node.directory.take_bundle(
-        request.username, request.device_id, token_hash(request.token), node.clock()
+        username, request.device_id, token_hash(request.token), node.clock()
     )
     if handed_out is None:
         raise RefusedError(ErrorCode.NOT_REACHABLE, "not reachable")
     if handed_out.needs_refill:
-        node.bus.low(DeviceMailbox(request.username, handed_out.bundle.device_id))
+        node.bus.low(DeviceMailbox(username, handed_out.bundle.device_id))
     return Bundle(handed_out.bundle)
 
 
@@ -164,7 +165,7 @@ async def _register(session: Session, request: Register) -> Reply:
 async def _log_in(session: Session, request: Login) -> Reply:
     node = session.node
     _refuse_second_login(session)
-    account = await node.directory.account(request.username)
+    account = await node.directory.account(or_nobody(request.username))
     device = directory.log_in(
         account,
         request,
@@ -180,7 +181,7 @@ async def _fetch_own_list(session: Session, request: FetchOwnList) -> Reply:
     _refuse_second_login(session)
     await _count(node.quotas.registrations, session)
     account = directory.recovered(
-        await node.directory.account(request.username),
+        await node.directory.account(or_nobody(request.username)),
         request,
         relay=node.name,
         challenge=session.challenge,
@@ -193,7 +194,7 @@ async def _enrol(session: Session, request: Enrol) -> Reply:
     node = session.node
     _refuse_second_login(session)
     await _count(node.quotas.registrations, session)
-    account = await node.directory.account(request.username)
+    account = await node.directory.account(or_nobody(request.username))
     new = directory.enrolled(
         account,
         request,

@@ -31,6 +31,7 @@ from relay.wire.records import (
     SenderCertificate,
     SignedDeviceList,
     SignedSenderCertificate,
+    deletion_bytes,
     device_list_bytes,
     device_list_hash,
     login_bytes,
@@ -226,12 +227,13 @@ def _of_identity(
 
 
 def check_deletion(account: Account, signature: bytes, *, relay: str, challenge: bytes) -> None:
-    """Check that the identity key asks on this connection for the end of the account.
+    """Check that the identity key asks on this connection for the end of the account (WIRE-15).
 
     Raises:
         RefusedError: the signature does not hold.
     """
-    message = register_bytes(relay, challenge, account.signed_list)
+    # Signed as nothing else is: what made the account here must not also end it.
+    message = deletion_bytes(relay, challenge, account.signed_list)
     _verified(account.device_list.identity_key, message, signature)
 
 

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from relay.wire.labels import labelled
 from relay.wire.messages import AccountRecipient, BoxRecipient
+from relay.wire.names import or_nobody
 
 MAIL_LIFETIME: Final = 14 * 86_400
 """Seconds. The same for every envelope, so that it tells nothing about what is inside."""
@@ -85,7 +86,7 @@ def mailbox_of(recipient: AccountRecipient | BoxRecipient) -> MailboxName:
     """Return where an envelope for ``recipient`` goes, if that exists."""
     match recipient:
         case AccountRecipient():
-            return DeviceMailbox(recipient.username, recipient.device_id)
+            return DeviceMailbox(or_nobody(recipient.username), recipient.device_id)
         case BoxRecipient():
             return BoxMailbox(recipient.box)
 

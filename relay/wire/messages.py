@@ -192,7 +192,7 @@ class MediaTicket(_Message, frozen=True, tag=13):
 
 
 class DeleteAccount(_Message, frozen=True, tag=14):
-    """Remove the account for good; the signature is the identity key's over `register_bytes`."""
+    """Remove the account for good; the signature is the identity key's over `deletion_bytes`."""
 
     signature: Signature
 

@@ -23,6 +23,11 @@ def check_username(name: str) -> str:
     return name
 
 
+def or_nobody(text: str) -> str:
+    """Return ``text`` if it is a username, else the empty name, which nobody has (WIRE-46)."""
+    return text if USERNAME.fullmatch(text) else ""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
     """Who somebody is: a username at a relay, written ``name@relay-host[:port]``."""

@@ -159,5 +159,10 @@ def recovery_bytes(relay: str, challenge: bytes, username: str) -> bytes:
 
 
 def register_bytes(relay: str, challenge: bytes, device_list: SignedDeviceList) -> bytes:
-    """Return what the identity key signs to register or delete an account."""
+    """Return what the identity key signs to register an account, or to enrol a device."""
     return labelled("register", encode([relay, challenge, device_list.body]))
+
+
+def deletion_bytes(relay: str, challenge: bytes, device_list: SignedDeviceList) -> bytes:
+    """Return what the identity key signs to delete its account."""
+    return labelled("delete account", encode([relay, challenge, device_list.body]))

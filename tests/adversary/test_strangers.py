@@ -16,6 +16,7 @@ from relay.wire.messages import (
     Done,
     ErrorCode,
     FetchBundle,
+    Login,
     Policy,
     PrekeyCounts,
     PrekeysLow,
@@ -29,6 +30,7 @@ from relay.wire.records import PreKeyKind
 pytestmark = pytest.mark.trio
 
 X25519 = PreKeyKind.ONE_TIME_X25519
+LOGIN_FAILED = "this log-in is not valid"
 KEM = PreKeyKind.ONE_TIME_MLKEM1024
 
 
@@ -68,7 +70,9 @@ def fetch(name, token=None):
 
 
 async def test_sweep(bare_relay, speak):
-    """W3, P8, WIRE-22, WIRE-23: absent, nobody, strangers refused, blocked: the same answers."""
+    """W3, P8, WIRE-22, WIRE-23, WIRE-46: absent, nobody, strangers refused, blocked, no name at all:
+    the same answers, and nothing for the log.
+    """
     relay, token = bare_relay, os.urandom(16)
     async with (
         contacts_only(relay, speak, "closed", token) as (closed, _),
@@ -79,7 +83,7 @@ async def test_sweep(bare_relay, speak):
         await nobody.request(PutTokens((speak.token_hash(token),)))
         assert isinstance(await stranger.request(fetch("closed", token)), Bundle)
         assert await closed.request(PutTokens(())) == Done()  # blocked, at once
-        names = ("absent", "closed", "nobody", "Not A Name")
+        names = ("absent", "closed", "nobody", "Not A Name", "n\u00e4me", "na\0me")
         for shown in (None, token, os.urandom(16)):
             fetched = [await stranger.request(fetch(name, shown)) for name in names]
             assert fetched == [fetched[0]] * len(names)
@@ -87,11 +91,14 @@ async def test_sweep(bare_relay, speak):
             for name in names:
                 letter = speak.letter(name, b"from a stranger", token=shown)
                 assert await stranger.request(letter) == Done()
+                reply = await stranger.request(Login(name, 1, bytes(64)))
+                assert (reply.code, reply.text) == (ErrorCode.LOGIN_FAILED, LOGIN_FAILED)
         for client in (closed, nobody):  # nothing came
             await client.request(SetPolicy(Policy.EVERYONE))
         for name, client in (("closed", closed), ("nobody", nobody)):
             await stranger.request(speak.letter(name, b"now"))
             assert await client.deliveries(1) == [b"now"]
+    assert "failed" not in relay.log.read_text()
 
 
 async def test_sweep_has_a_budget(limited, speak):

@@ -174,19 +174,33 @@ def _request(given: Given) -> Any:
 
 @operation
 def relay_login(given: Given):
-    signed = decode_remote(given.hex("account"), SignedDeviceList, limit=4096)
-    listed = directory.read_list(signed)
-    newest = max(device.device_id for device in listed.devices)
-    username = listed.address.partition("@")[0]
-    account = directory.Account(username, signed, listed, newest, Policy.EVERYONE)
     device = directory.log_in(
-        account,
+        _account(given),
         _request(given),
         relay=given["relay"],
         challenge=given.hex("challenge"),
         nobody=RelayKey.generate().public,
     )
     return {"device_id": device.device_id}
+
+
+@operation
+def relay_delete(given: Given):
+    directory.check_deletion(
+        _account(given),
+        _request(given).signature,
+        relay=given["relay"],
+        challenge=given.hex("challenge"),
+    )
+    return {}
+
+
+def _account(given: Given):
+    signed = decode_remote(given.hex("account"), SignedDeviceList, limit=4096)
+    listed = directory.read_list(signed)
+    newest = max(device.device_id for device in listed.devices)
+    username = listed.address.partition("@")[0]
+    return directory.Account(username, signed, listed, newest, Policy.EVERYONE)
 
 
 @operation

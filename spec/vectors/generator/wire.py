@@ -269,6 +269,16 @@ def _register(who: Account, body: bytes | None = None, **changes: Value) -> list
     return [1, who.username, signed_list, sign(who.identity_seed, message), None]
 
 
+def _delete(who: Account, label: str = "delete account", **changes: Value) -> list[Value]:
+    fields: dict[str, Value] = {
+        "relay": who.relay,
+        "challenge": _CHALLENGE,
+        "body": who.signed_list()[0],
+    }
+    message = labelled(label, enc(list((fields | changes).values())))
+    return [14, sign(who.identity_seed, message)]
+
+
 def _asked(who: Account, request: list[Value]) -> dict[str, Value]:
     return {
         "relay": who.relay,
@@ -286,6 +296,8 @@ def _accounts(file: VectorFile) -> None:
         given = _asked(who, _register(who))
         output = {"username": who.username, "identity_key": who.identity_key}
         file.accept("relay_register", f"register_{who.username}", "WIRE-11", given, output)
+        given = _asked(who, _delete(who))
+        file.accept("relay_delete", f"delete_{who.username}", "WIRE-15", given, {})
 
 
 def _refused_accounts(file: VectorFile) -> None:
@@ -320,6 +332,15 @@ def _refused_accounts(file: VectorFile) -> None:
     for name, request in registrations.items():
         given = _asked(ALICE, request)
         file.refuse("relay_register", f"register_{name}", "WIRE-11", given, "relay", "bad_request")
+    deletions: dict[str, list[Value]] = {
+        "signed_as_a_registration": _delete(ALICE, "register"),
+        "at_another_relay": _delete(ALICE, relay="relay.test"),
+        "of_another_connection": _delete(ALICE, challenge=draw("another challenge")),
+        "of_another_list": _delete(ALICE, body=second),
+    }
+    for name, request in deletions.items():
+        given = _asked(ALICE, request)
+        file.refuse("relay_delete", f"delete_{name}", "WIRE-15", given, "relay", "bad_request")
     carl = Account("Carl", RELAY, draw("carl"), ALICE.devices)
     given = _asked(ALICE, _register(carl))
     name = "register_name_in_capitals"

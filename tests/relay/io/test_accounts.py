@@ -29,7 +29,12 @@ from relay.wire.messages import (
     Ticket,
     UpdateDeviceList,
 )
-from relay.wire.records import SenderCertificate, register_bytes, sender_certificate_bytes
+from relay.wire.records import (
+    SenderCertificate,
+    deletion_bytes,
+    register_bytes,
+    sender_certificate_bytes,
+)
 
 pytestmark = pytest.mark.trio
 
@@ -198,14 +203,16 @@ async def test_update_device_list(relay, speak, username):
 
 
 async def test_delete_account(relay, speak, username):
-    """WIRE-15: a deleted account is gone, and its name is never given to anybody else."""
+    """WIRE-15: a deleted account is gone, its name is nobody else's, and only a deletion does it."""
     async with speak.wire(relay.url) as client:
         identity = speak.Identity(username, relay.name)
         signed = identity.device_list()
         assert await client.request(identity.register(client.hello, signed)) == Done()
-        reply = await client.request(DeleteAccount(bytes(64)))
-        assert reply.code is ErrorCode.BAD_REQUEST
-        message = register_bytes(relay.name, client.hello.challenge, signed)
+        made_by = identity.register(client.hello, signed).signature
+        for wrong in (bytes(64), made_by):
+            reply = await client.request(DeleteAccount(wrong))
+            assert reply.code is ErrorCode.BAD_REQUEST
+        message = deletion_bytes(relay.name, client.hello.challenge, signed)
         signature = identity.key.sign(message).signature
         assert await client.request(DeleteAccount(signature)) == Done()
         assert (await client.request(FetchCertificate())).code is ErrorCode.NOT_LOGGED_IN

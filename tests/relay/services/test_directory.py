@@ -16,6 +16,7 @@ from relay.wire.records import (
     PreKeyKind,
     SenderCertificate,
     SignedDeviceList,
+    deletion_bytes,
     sender_certificate_bytes,
 )
 
@@ -274,14 +275,14 @@ def test_certificate(case):
 
 
 def test_deletion(case):
-    """Only the identity key, on this connection, ends an account."""
-    account = case.register()
-    signature = case.request.signature
-    directory.check_deletion(account, signature, relay=RELAY, challenge=case.hello.challenge)
-    refused = code(
-        directory.check_deletion, account, signature, relay=RELAY, challenge=os.urandom(32)
-    )
-    assert refused is ErrorCode.BAD_REQUEST
+    """WIRE-15: only the identity key, on this connection and for this, ends an account."""
+    account, challenge = case.register(), case.hello.challenge
+    message = deletion_bytes(RELAY, challenge, account.signed_list)
+    signature = case.identity.key.sign(message).signature
+    directory.check_deletion(account, signature, relay=RELAY, challenge=challenge)
+    for wrong, where in ((signature, os.urandom(32)), (case.request.signature, challenge)):
+        refused = code(directory.check_deletion, account, wrong, relay=RELAY, challenge=where)
+        assert refused is ErrorCode.BAD_REQUEST
 
 
 def test_relay_key_round_trip():
