@@ -103,6 +103,7 @@ class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     registrations_per_address_and_hour: Bound = 20
     fetches_per_address_and_minute: Bound = 60
     fetches_per_account_and_minute: Bound = 120
+    boxes_per_address_and_hour: Bound = 1200
     sends_per_address_and_minute: Bound = 1200
     sends_per_mailbox_and_minute: Bound = 600
     sends_per_token_and_minute: Bound = 120

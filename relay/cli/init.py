@@ -72,6 +72,7 @@ handshakes_per_address = 64
 connections_per_address = 200
 registrations_per_address_and_hour = 20
 fetches_per_address_and_minute = 60
+boxes_per_address_and_hour = 1200
 sends_per_address_and_minute = 1200
 # Whoever asks, for one account or mailbox, and under one delivery token.
 fetches_per_account_and_minute = 120

@@ -28,6 +28,8 @@ class Quotas:
     fetches: Limiter | None
     targets: Limiter | None
     """Bundles of one account, whoever asks."""
+    boxes: Limiter | None
+    """Reply boxes opened, also once more."""
     sends: Limiter | None
     recipients: Limiter | None
     """Envelopes for one mailbox, whoever sends."""
@@ -49,6 +51,7 @@ class Quotas:
             of_strangers("registrations", limits.registrations_per_address_and_hour, HOUR),
             of_strangers("fetches", limits.fetches_per_address_and_minute),
             of_strangers("targets", limits.fetches_per_account_and_minute),
+            of_strangers("boxes", limits.boxes_per_address_and_hour, HOUR),
             of_strangers("sends", limits.sends_per_address_and_minute),
             of_strangers("recipients", limits.sends_per_mailbox_and_minute),
             of_strangers("tokens", limits.sends_per_token_and_minute),

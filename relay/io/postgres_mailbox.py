@@ -11,12 +11,15 @@ from typing import Final
 from relay.errors import FencedError, RefusedError
 from relay.io.postgres_directory import is_admitted
 from relay.io.postgres_pool import Cursor, Pool
+from relay.io.sqlite_mailbox import OLDEST_BOXES
 from relay.services.delivery import Claim
 from relay.services.mailbox import (
+    BOX_GRACE,
     BOX_IDLE_LIFETIME,
     MAIL_LIFETIME,
     MAX_BOXES,
     MAX_TRIES,
+    RECOUNT_SECONDS,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
     DeviceMailbox,
@@ -28,9 +31,8 @@ from relay.wire.messages import ErrorCode
 
 SWEEP_BATCH: Final = 500
 """Mailboxes, or other rows, that one transaction of a sweep changes."""
-RECOUNT_SECONDS: Final = 5.0
-"""How old the number of reply boxes may be. Counting them takes milliseconds, so nodes may exceed
-the bound by what they add in that time."""
+TOUCH_BATCH: Final = 2000
+"""Boxes in use that one transaction of a sweep keeps alive."""
 _NOWHERE: Final = 0
 
 
@@ -51,7 +53,9 @@ class PostgresMailbox:
             self._boxes = await self._pool.run(_count_boxes)
             self._counted = time.monotonic()
         if self._boxes >= self._max_boxes:
-            raise RefusedError(ErrorCode.TOO_MANY, "too many reply boxes", retry_after=60)
+            if not await self._pool.run(lambda db: _drop_idle_box(db, now)):
+                raise RefusedError(ErrorCode.TOO_MANY, "too many reply boxes", retry_after=60)
+            self._boxes -= 1
         self._boxes += 1
         await self._pool.run(lambda db: _create(db, box, now))
 
@@ -81,7 +85,9 @@ class PostgresMailbox:
     async def sweep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
         """Forget what is out of date."""
         keys = [box.key for box in in_use]
-        await self._pool.run(lambda db: _touch(db, keys, now))
+        for first in range(0, len(keys), TOUCH_BATCH):
+            some = keys[first : first + TOUCH_BATCH]
+            await self._pool.run(lambda db, some=some: _touch(db, some, now))  # type: ignore[misc]
         await self._pool.run(lambda db: _sweep_invited(db, now))
         for step in (_sweep_mail, _sweep_boxes, _sweep_prekeys, _sweep_rates):
             while await self._pool.run(lambda db, step=step: step(db, now)):  # type: ignore[misc]
@@ -92,6 +98,16 @@ def _count_boxes(db: Cursor) -> int:
     found = db.execute("SELECT count(*) FROM mailboxes WHERE is_box").fetchone()
     assert found is not None
     return int(found[0])
+
+
+def _drop_idle_box(db: Cursor, now: float) -> int:
+    """Make room for a box; return how many that cost (WIRE-47)."""
+    return db.execute(
+        "DELETE FROM mailboxes WHERE id = (SELECT id FROM mailboxes WHERE envelopes = 0"
+        " AND id IN (SELECT id FROM mailboxes WHERE is_box AND touched <= %s"
+        " ORDER BY touched LIMIT %s) LIMIT 1 FOR UPDATE SKIP LOCKED)",
+        (int(now) - BOX_GRACE, OLDEST_BOXES),
+    ).rowcount
 
 
 def _create(db: Cursor, box: BoxMailbox, now: float) -> None:

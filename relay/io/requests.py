@@ -120,6 +120,7 @@ async def _acknowledge(session: Session, request: Ack) -> Reply:
 
 async def _open_box(session: Session, request: OpenBox) -> Reply:
     box = BoxMailbox.of_key(request.key)
+    await _count(session.node.quotas.boxes, session)
     if session.queue.is_full:
         raise RefusedError(ErrorCode.TOO_MANY, "too many mailboxes on one connection")
     await session.node.mailbox.open_box(box, session.node.clock())

@@ -4,6 +4,7 @@ The inner functions run in the writer's thread, each as one transaction.
 """
 
 import sqlite3
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,10 +14,12 @@ from relay.io.sqlite_directory import is_admitted
 from relay.io.writer import Writer
 from relay.services.delivery import Claim
 from relay.services.mailbox import (
+    BOX_GRACE,
     BOX_IDLE_LIFETIME,
     MAIL_LIFETIME,
     MAX_BOXES,
     MAX_TRIES,
+    RECOUNT_SECONDS,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
     DeviceMailbox,
@@ -28,6 +31,8 @@ from relay.wire.messages import ErrorCode
 
 SWEEP_BATCH: Final = 2000
 """Rows forgotten in one transaction, so that a sweep never holds the writer for long."""
+OLDEST_BOXES: Final = 64
+"""How many of them are looked at for one that may go."""
 _NOWHERE: Final = 0
 
 
@@ -39,11 +44,11 @@ class SQLiteMailbox:
     ) -> None:
         self._writer = writer
         self._presence = presence
-        self._max_boxes = max_boxes
+        self._boxes = _Boxes(max_boxes)
 
     async def open_box(self, box: BoxMailbox, now: float) -> None:
         """Create a reply box, or keep it alive."""
-        await self._writer.run(lambda db: _open_box(db, box, self._max_boxes, now))
+        await self._writer.run(lambda db: _open_box(db, box, self._boxes, now))
 
     async def put(
         self,
@@ -73,18 +78,48 @@ class SQLiteMailbox:
     async def sweep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
         """Forget what is out of date."""
         keys = [box.key for box in in_use]
-        await self._writer.run(lambda db: _touch(db, keys, now))
+        for first in range(0, len(keys), SWEEP_BATCH):
+            some = keys[first : first + SWEEP_BATCH]
+            await self._writer.run(lambda db, some=some: _touch(db, some, now))  # type: ignore[misc]
         while await self._writer.run(lambda db: _sweep(db, now)):
             pass
 
 
-def _open_box(db: sqlite3.Connection, box: BoxMailbox, most: int, now: float) -> None:
+class _Boxes:
+    """How many reply boxes there are, as of some seconds ago; only the writer's thread asks."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counted = float("-inf")
+        self.number = 0
+
+    def are_too_many(self, db: sqlite3.Connection) -> bool:
+        """Tell whether there is no room for another one."""
+        if time.monotonic() - self._counted > RECOUNT_SECONDS:
+            query = "SELECT count(*) FROM mailboxes WHERE is_box = 1"
+            self.number = db.execute(query).fetchone()[0]
+            self._counted = time.monotonic()
+        return self.number >= self._most
+
+
+def _open_box(db: sqlite3.Connection, box: BoxMailbox, boxes: _Boxes, now: float) -> None:
     if db.execute("UPDATE mailboxes SET touched = ? WHERE key = ?", (int(now), box.key)).rowcount:
         return
-    (count,) = db.execute("SELECT count(*) FROM mailboxes WHERE is_box = 1").fetchone()
-    if count >= most:
-        raise RefusedError(ErrorCode.TOO_MANY, "too many reply boxes", retry_after=60)
+    if boxes.are_too_many(db):
+        if not _drop_idle_box(db, now):
+            raise RefusedError(ErrorCode.TOO_MANY, "too many reply boxes", retry_after=60)
+        boxes.number -= 1
     db.execute("INSERT INTO mailboxes VALUES (NULL, ?, 1, 0, 0, ?)", (box.key, int(now)))
+    boxes.number += 1
+
+
+def _drop_idle_box(db: sqlite3.Connection, now: float) -> int:
+    """Make room for a box; return how many that cost (WIRE-47)."""
+    return db.execute(
+        "DELETE FROM mailboxes WHERE id = (SELECT id FROM (SELECT id, envelopes FROM mailboxes"
+        " WHERE is_box = 1 AND touched <= ? ORDER BY touched LIMIT ?) WHERE envelopes = 0 LIMIT 1)",
+        (int(now) - BOX_GRACE, OLDEST_BOXES),
+    ).rowcount
 
 
 def _put(

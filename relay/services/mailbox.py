@@ -37,6 +37,12 @@ BOX_CAPACITY: Final = Capacity(128, 2 * 1024 * 1024)
 """A call's exchange is a dozen envelopes; a box is anonymous, so it gets little."""
 MAX_BOXES: Final = 100_000
 """Reply boxes of one relay: they cost no account, so their number needs a bound."""
+BOX_GRACE: Final = 180
+"""Seconds for which a box that nobody reads keeps its place where there are too many: long enough
+to come back, and more than a sweep needs to say that a box is read."""
+RECOUNT_SECONDS: Final = 5.0
+"""How old the number of reply boxes may be. Counting them takes milliseconds, which nobody shall
+cause with each request; nodes may exceed the bound by what they add in that time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ import pytest
 from relay.services.mailbox import DEVICE_CAPACITY, MAX_TRIES
 from relay.wire.messages import (
     Ack,
+    BoxOpened,
     Bundle,
     Deliver,
     Done,
     ErrorCode,
     FetchBundle,
     Login,
+    OpenBox,
     Policy,
     PrekeyCounts,
     PrekeysLow,
@@ -70,7 +72,7 @@ def fetch(name, token=None):
 
 
 async def test_sweep(bare_relay, speak):
-    """W3, P8, WIRE-22, WIRE-23, WIRE-46: absent, nobody, strangers refused, blocked, no name at all:
+    """W3, P8, WIRE-22, WIRE-23, WIRE-46: absent, nobody, strangers refused, blocked, no name:
     the same answers, and nothing for the log.
     """
     relay, token = bare_relay, os.urandom(16)
@@ -154,6 +156,19 @@ async def test_drain_has_a_budget(limited, speak):
                     assert (refused is ErrorCode.TOO_MANY) is (asks == 2)
         async with speak.wire(relay.url) as stranger:
             assert (await stranger.request(fetch("another"))).code is ErrorCode.NOT_REACHABLE
+
+
+async def test_boxes_have_a_budget(limited, speak):
+    """W6, WIRE-47: reply boxes are rationed per source, over all of its connections."""
+    relay = limited("boxes_per_address_and_hour = 3")
+    replies = []
+    for _ in range(5):
+        async with speak.wire(relay.url) as stranger:
+            replies.append(await stranger.request(OpenBox(os.urandom(32))))
+    assert [isinstance(reply, BoxOpened) for reply in replies] == [True] * 3 + [False] * 2
+    assert {(reply.code, reply.retry_after > 0) for reply in replies[3:]} == {
+        (ErrorCode.TOO_MANY, True)
+    }
 
 
 async def test_ringing_in_a_loop(limited, speak):

@@ -23,6 +23,6 @@ def node_config(folder: Path, node: str, dsn: str | None, extra: str = "") -> Pa
         "[limits]\nconnections_per_address = 1000\nsends_per_address_and_minute = 1000000\n"
         "fetches_per_address_and_minute = 1000000\nhandshakes_per_address = 1000\n"
         "fetches_per_account_and_minute = 1000000\nsends_per_mailbox_and_minute = 1000000\n"
-        "sends_per_token_and_minute = 1000000\n"
+        "sends_per_token_and_minute = 1000000\nboxes_per_address_and_hour = 1000000\n"
     )
     return path

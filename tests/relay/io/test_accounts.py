@@ -203,7 +203,7 @@ async def test_update_device_list(relay, speak, username):
 
 
 async def test_delete_account(relay, speak, username):
-    """WIRE-15: a deleted account is gone, its name is nobody else's, and only a deletion does it."""
+    """WIRE-15: a deleted account is gone, its name is nobody's, and only a deletion does that."""
     async with speak.wire(relay.url) as client:
         identity = speak.Identity(username, relay.name)
         signed = identity.device_list()

@@ -10,9 +10,13 @@ import pytest
 import trio
 
 from relay.errors import FencedError, RefusedError
+from relay.io.postgres_mailbox import PostgresMailbox
+from relay.io.sqlite import SQLiteStorage
+from relay.io.sqlite_mailbox import SQLiteMailbox
 from relay.services.delivery import Claim
 from relay.services.directory import Account, CodeUse, read_list
 from relay.services.mailbox import (
+    BOX_GRACE,
     BOX_IDLE_LIFETIME,
     MAIL_LIFETIME,
     MAX_TRIES,
@@ -41,6 +45,14 @@ def account(speak, username="somebody"):
 @pytest.fixture
 def storage(nodes):
     return nodes[0].storage
+
+
+@pytest.fixture
+def crowded(storage):
+    """Give the mailboxes of a relay that has room for three reply boxes."""
+    if isinstance(storage, SQLiteStorage):
+        return SQLiteMailbox(storage.writer, storage.presence, max_boxes=3)
+    return PostgresMailbox(storage.pool, max_boxes=3)
 
 
 async def put(storage, mailbox, envelope=b"sealed", now=NOW, message_id=None, shown=None):
@@ -134,6 +146,27 @@ async def test_idle_boxes_expire(storage):
     await storage.mailbox.sweep(NOW + BOX_IDLE_LIFETIME, [used])
     assert await put(storage, idle) is Stored.REFUSED
     assert await put(storage, used) is Stored.NEW
+
+
+async def test_idle_boxes_make_room(crowded, speak):
+    """WIRE-47: where boxes are too many, an empty one goes that was idle, and no other."""
+    boxes = [BoxMailbox(bytes([number]) * 32) for number in range(5)]
+    full, read_by_somebody, idle, *late = boxes
+    for box in (full, read_by_somebody, idle):
+        await crowded.open_box(box, NOW)
+    assert await crowded.put(full, bytes(16), b"sealed", None, NOW) is Stored.NEW
+    soon, later = NOW + BOX_GRACE - 1, NOW + BOX_GRACE
+    with pytest.raises(RefusedError):
+        await crowded.open_box(late[0], soon)
+    await crowded.sweep(soon, [read_by_somebody])
+    await crowded.open_box(late[0], later)
+    with pytest.raises(RefusedError):
+        await crowded.open_box(late[1], later)
+    found = {
+        box: await crowded.put(box, os.urandom(16), b"sealed", None, later) is Stored.NEW
+        for box in boxes
+    }
+    assert found == {full: True, read_by_somebody: True, idle: False, late[0]: True, late[1]: False}
 
 
 async def test_message_id_is_forgotten_later(storage):
