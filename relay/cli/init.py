@@ -78,6 +78,8 @@ sends_per_address_and_minute = 1200
 fetches_per_account_and_minute = 120
 sends_per_mailbox_and_minute = 600
 sends_per_token_and_minute = 120
+# What an account changes about itself: its keys, devices, policy and tokens.
+changes_per_account_and_minute = 60
 # TURN allocations: each end of a call needs one, and for a moment two when its network changes.
 # One that is not refreshed ends after allocation_seconds.
 allocations = 20000

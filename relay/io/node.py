@@ -35,6 +35,8 @@ class Quotas:
     """Envelopes for one mailbox, whoever sends."""
     tokens: Limiter | None
     """Envelopes under one delivery token."""
+    changes: Limiter | None
+    """What an account changes about itself."""
     tickets: Limiter
 
     @classmethod
@@ -55,6 +57,7 @@ class Quotas:
             of_strangers("sends", limits.sends_per_address_and_minute),
             of_strangers("recipients", limits.sends_per_mailbox_and_minute),
             of_strangers("tokens", limits.sends_per_token_and_minute),
+            of_strangers("changes", limits.changes_per_account_and_minute),
             limiter("tickets", limits.tickets_per_account_and_hour, HOUR),
         )
 

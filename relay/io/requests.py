@@ -236,8 +236,14 @@ _Managing = (
 )
 
 
+_Change = UpdateDeviceList | PublishPrekeys | SetPolicy | PutTokens | PutInvitations
+
+
 async def _manage(session: Session, request: _Managing, size: int) -> Reply:
     account, device = await _logged_in(session)
+    if isinstance(request, _Change):
+        # WIRE-48 MUST: counted before any signature is looked at.
+        await _count(session.node.quotas.changes, session, account.username)
     stored = session.node.directory
     match request:
         case PublishPrekeys():

@@ -171,6 +171,22 @@ async def test_boxes_have_a_budget(limited, speak):
     }
 
 
+async def test_changes_have_a_budget(limited, speak):
+    """WIRE-48: who publishes one batch of prekeys again and again is soon refused, and may go on
+    with what is no change.
+    """
+    relay = limited("changes_per_account_and_minute = 3")
+    async with speak.registered(relay.url, "somebody") as (client, identity):  # which is one
+        batch = identity.one_time(X25519, 10, 100)
+        assert await client.request(PublishPrekeys(batch)) == Done()
+        assert await client.request(PutTokens(())) == Done()
+        for change in (PublishPrekeys(batch), PutTokens(()), SetPolicy(Policy.NOBODY)):
+            assert (await client.request(change)).code is ErrorCode.TOO_MANY
+        assert await client.request(PrekeyStatus()) == PrekeyCounts(100, 0)
+    async with speak.registered(relay.url, "another"):
+        pass
+
+
 async def test_ringing_in_a_loop(limited, speak):
     """P9, W6, WIRE-24: envelopes are rationed per token and per recipient, over all sources."""
     relay = limited("sends_per_token_and_minute = 2\nsends_per_mailbox_and_minute = 3")
