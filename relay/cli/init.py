@@ -74,7 +74,7 @@ registrations_per_address_and_hour = 20
 fetches_per_address_and_minute = 60
 boxes_per_address_and_hour = 1200
 sends_per_address_and_minute = 1200
-# Whoever asks, for one account or mailbox, and under one delivery token.
+# Whichever strangers ask, for one account or mailbox; and under one delivery token.
 fetches_per_account_and_minute = 120
 sends_per_mailbox_and_minute = 600
 sends_per_token_and_minute = 120

@@ -27,14 +27,14 @@ class Quotas:
     registrations: Limiter | None
     fetches: Limiter | None
     targets: Limiter | None
-    """Bundles of one account, whoever asks."""
+    """Bundles of one account, whichever strangers ask."""
     boxes: Limiter | None
     """Reply boxes opened, also once more."""
     sends: Limiter | None
     recipients: Limiter | None
-    """Envelopes for one mailbox, whoever sends."""
+    """Envelopes for one mailbox, whichever strangers send."""
     tokens: Limiter | None
-    """Envelopes under one delivery token."""
+    """Envelopes and bundles under one delivery token."""
     changes: Limiter | None
     """What an account changes about itself."""
     tickets: Limiter

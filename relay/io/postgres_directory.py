@@ -45,6 +45,10 @@ class PostgresDirectory:
         """Return an account."""
         return await self._pool.run(lambda db: _account(db, username))
 
+    async def policy(self, username: str) -> Policy | None:
+        """Return whom an account accepts."""
+        return await self._pool.run(lambda db: _policy(db, username))
+
     async def replace_device_list(self, account: Account) -> None:
         """Store an account's next device list."""
         await self._pool.run(lambda db: _replace_device_list(db, account))
@@ -94,6 +98,12 @@ def is_admitted(db: Cursor, username: str, shown: bytes | None, now: float) -> b
     assert found is not None
     policy, *knows = found
     return admits(None if policy is None else Policy(policy), knows_token=any(knows))
+
+
+def _policy(db: Cursor, username: str) -> Policy | None:
+    query = "SELECT policy FROM accounts WHERE username = %s"
+    found = db.execute(query, (username,)).fetchone()
+    return None if found is None else Policy(found[0])
 
 
 def _create(db: Cursor, account: Account, code: CodeUse | None) -> None:

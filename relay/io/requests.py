@@ -35,6 +35,7 @@ from relay.wire.messages import (
     MediaTicket,
     OpenBox,
     OwnList,
+    Policy,
     PrekeyStatus,
     PublishPrekeys,
     PutInvitations,
@@ -81,7 +82,7 @@ async def answer(session: Session, request: Request, size: int) -> Reply:
         case Enrol():
             return await _enrol(session, request)
         case _:
-            return await _manage(session, request, size)
+            return await _of_account(session, request, size)
 
 
 # --- mail -------------------------------------------------------------------------------------
@@ -92,9 +93,8 @@ async def _send(session: Session, request: Send) -> Reply:
     await _count(node.quotas.sends, session)
     mailbox, shown = mailbox_of(request.recipient), token_hash(request.token)
     # Whoever the recipient is, and whether there is one, or a use of the token.
-    await _count(node.quotas.recipients, session, mailbox.key.hex())
-    if shown is not None:
-        await _count(node.quotas.tokens, session, shown.hex())
+    name = mailbox.username if isinstance(mailbox, DeviceMailbox) else None
+    await _count_stranger(node.quotas.recipients, session, mailbox.key.hex(), name, shown)
     stored = await node.mailbox.put(
         mailbox, request.message_id, request.envelope, shown, node.clock()
     )
@@ -130,11 +130,10 @@ async def _open_box(session: Session, request: OpenBox) -> Reply:
 
 async def _fetch_bundle(session: Session, request: FetchBundle) -> Reply:
     node, username = session.node, or_nobody(request.username)
+    shown = token_hash(request.token)
     await _count(node.quotas.fetches, session)
-    await _count(node.quotas.targets, session, username)
-    handed_out = await node.directory.take_bundle(
-        username, request.device_id, token_hash(request.token), node.clock()
-    )
+    await _count_stranger(node.quotas.targets, session, username, username, shown)
+    handed_out = await node.directory.take_bundle(username, request.device_id, shown, node.clock())
     if handed_out is None:
         raise RefusedError(ErrorCode.NOT_REACHABLE, "not reachable")
     if handed_out.needs_refill:
@@ -223,33 +222,39 @@ async def _become(session: Session, username: str, device: Device) -> Reply:
 
 # --- managing an account ----------------------------------------------------------------------
 
-_Managing = (
-    UpdateDeviceList
-    | PublishPrekeys
-    | PrekeyStatus
-    | FetchCertificate
-    | SetPolicy
-    | PutTokens
-    | PutInvitations
-    | MediaTicket
-    | DeleteAccount
-)
-
-
 _Change = UpdateDeviceList | PublishPrekeys | SetPolicy | PutTokens | PutInvitations
+_Managing = PrekeyStatus | FetchCertificate | MediaTicket | DeleteAccount
 
 
-async def _manage(session: Session, request: _Managing, size: int) -> Reply:
+async def _of_account(session: Session, request: _Change | _Managing, size: int) -> Reply:
     account, device = await _logged_in(session)
     if isinstance(request, _Change):
         # WIRE-48 MUST: counted before any signature is looked at.
         await _count(session.node.quotas.changes, session, account.username)
+        return await _change(session, account, device, request, size)
+    return await _manage(session, account, device, request)
+
+
+async def _change(
+    session: Session, account: Account, device: Device, request: _Change, size: int
+) -> Reply:
     stored = session.node.directory
     match request:
         case PublishPrekeys():
             return await _publish(session, account, device, request, size)
         case UpdateDeviceList():
             return await _update_device_list(session, account, request)
+        case SetPolicy():
+            await stored.set_policy(account.username, request.policy)
+        case PutTokens():
+            await stored.put_tokens(account.username, request.hashes)
+        case PutInvitations():
+            await stored.put_invitations(account.username, request.invitations)
+    return Done()
+
+
+async def _manage(session: Session, account: Account, device: Device, request: _Managing) -> Reply:
+    match request:
         case DeleteAccount():
             return await _delete(session, account, request)
         case MediaTicket():
@@ -259,16 +264,8 @@ async def _manage(session: Session, request: _Managing, size: int) -> Reply:
             return Certificate(directory.certify(session.node.key, account, now=now))
         case PrekeyStatus():
             now = session.node.clock()
-            return await stored.count_prekeys(account.username, device.device_id, now)
-        case SetPolicy():
-            await stored.set_policy(account.username, request.policy)
-            return Done()
-        case PutTokens():
-            await stored.put_tokens(account.username, request.hashes)
-            return Done()
-        case PutInvitations():
-            await stored.put_invitations(account.username, request.invitations)
-            return Done()
+            name = account.username
+            return await session.node.directory.count_prekeys(name, device.device_id, now)
         case _:
             assert_never(request)
 
@@ -343,6 +340,22 @@ async def _delete(session: Session, account: Account, request: DeleteAccount) ->
             session.forget_device()
         await node.presence.evict(mailbox)
     return Done()
+
+
+async def _count_stranger(
+    limiter: Limiter | None, session: Session, key: str, username: str | None, shown: bytes | None
+) -> None:
+    """Count what strangers ask of one recipient, and each use of a token, good or not."""
+    try:
+        await _count(limiter, session, key)
+    except RefusedError:
+        # WIRE-49 MUST: what shows a token goes on, but to whoever takes everything from everybody.
+        if shown is None or username is None:
+            raise
+        if await session.node.directory.policy(username) is Policy.EVERYONE:
+            raise
+    if shown is not None:
+        await _count(session.node.quotas.tokens, session, shown.hex())
 
 
 async def _count(limiter: Limiter | None, session: Session, key: str | None = None) -> None:

@@ -46,6 +46,10 @@ class SQLiteDirectory:
         """Return an account."""
         return await self._writer.run(lambda db: _account(db, username))
 
+    async def policy(self, username: str) -> Policy | None:
+        """Return whom an account accepts."""
+        return await self._writer.run(lambda db: _policy(db, username))
+
     async def replace_device_list(self, account: Account) -> None:
         """Store an account's next device list."""
         await self._writer.run(lambda db: _replace_device_list(db, account))
@@ -85,7 +89,7 @@ class SQLiteDirectory:
 def is_admitted(db: sqlite3.Connection, username: str, shown: bytes | None, now: float) -> bool:
     """Tell whether an account exists and takes something with this token hash."""
     # WIRE-23 MUST: the same queries, whoever exists and whatever is accepted.
-    found = db.execute("SELECT policy FROM accounts WHERE username = ?", (username,)).fetchone()
+    policy = _policy(db, username)
     token = db.execute(
         "SELECT 1 FROM tokens WHERE username = ? AND hash = ?", (username, shown or b"")
     ).fetchone()
@@ -93,8 +97,12 @@ def is_admitted(db: sqlite3.Connection, username: str, shown: bytes | None, now:
         "SELECT 1 FROM invitations WHERE username = ? AND hash = ? AND expires > ?",
         (username, shown or b"", int(now)),
     ).fetchone()
-    policy = None if found is None else Policy(found[0])
     return admits(policy, knows_token=(token or invitation) is not None)
+
+
+def _policy(db: sqlite3.Connection, username: str) -> Policy | None:
+    found = db.execute("SELECT policy FROM accounts WHERE username = ?", (username,)).fetchone()
+    return None if found is None else Policy(found[0])
 
 
 def _create(db: sqlite3.Connection, account: Account, code: CodeUse | None) -> None:

@@ -38,6 +38,9 @@ class Directory(Protocol):
     async def account(self, username: str) -> Account | None:
         """Return an account."""
 
+    async def policy(self, username: str) -> Policy | None:
+        """Return whom an account accepts; None where there is no such account."""
+
     async def replace_device_list(self, account: Account) -> None:
         """Store an account's newer device list; devices that it lacks lose prekeys and mail.
 

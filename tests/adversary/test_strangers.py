@@ -193,7 +193,7 @@ async def test_ringing_in_a_loop(limited, speak):
     token = os.urandom(16)
     async with contacts_only(relay, speak, "somebody", token) as (client, _):
         replies = []
-        for shown in (token, token, token, os.urandom(16), os.urandom(16)):
+        for shown in (token, token, token, None, None):
             async with speak.wire(relay.url) as sender:
                 letter = speak.letter("somebody", b"ring", token=shown)
                 replies.append(getattr(await sender.request(letter), "code", None))
@@ -202,6 +202,36 @@ async def test_ringing_in_a_loop(limited, speak):
         assert await client.deliveries(2) == [b"ring", b"ring"]
         async with speak.wire(relay.url) as sender:
             assert await sender.request(speak.letter("absent", b"ring")) == Done()
+
+
+async def test_flood_of_strangers_keeps_no_contact_away(limited, speak):
+    """W6, P8, WIRE-49: beyond the budget of strangers a token still reaches who accepts contacts; a
+    false one, or one for nobody, is answered the same, and goes round no budget of who accepts all.
+    """
+    relay = limited("sends_per_mailbox_and_minute = 1\nfetches_per_account_and_minute = 1")
+    token = os.urandom(16)
+
+    async def asked(name, shown):
+        """Return the codes with which a bundle and an envelope are refused."""
+        async with speak.wire(relay.url) as sender:
+            letter = speak.letter(name, b"call", token=shown)
+            replies = [await sender.request(fetch(name, shown)), await sender.request(letter)]
+        return [getattr(reply, "code", None) for reply in replies]
+
+    async with (
+        contacts_only(relay, speak, "somebody", token) as (client, _),
+        contacts_only(relay, speak, "everyone", token) as (other, _),
+    ):
+        await other.request(SetPolicy(Policy.EVERYONE))
+        for name in ("somebody", "absent", "everyone"):
+            await asked(name, None)
+            assert await asked(name, None) == [ErrorCode.TOO_MANY] * 2
+        assert await asked("somebody", token) == [None, None]
+        assert await client.deliveries(1) == [b"call"]
+        for name, shown in (("somebody", os.urandom(16)), ("absent", token)):
+            assert await asked(name, shown) == [ErrorCode.NOT_REACHABLE, None]
+        for shown in (token, os.urandom(16)):
+            assert await asked("everyone", shown) == [ErrorCode.TOO_MANY] * 2
 
 
 async def test_flooded_mailbox(bare_relay, speak):
