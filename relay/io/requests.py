@@ -111,8 +111,10 @@ async def _send(session: Session, request: Send) -> Reply:
 
 
 async def _acknowledge(session: Session, request: Ack) -> Reply:
-    places = session.queue.acknowledged(request.delivery_ids)
+    places = session.queue.places(request.delivery_ids)
     await session.node.mailbox.remove(places, session.node.clock())
+    # WIRE-33: not before, as an Ack that failed is repeated and has to mean the same then.
+    session.queue.acknowledged(request.delivery_ids)
     session.node.metrics.acknowledged(len(places))
     session.wake()
     return Done()

@@ -97,14 +97,14 @@ class DeliveryQueue:
             self._next_id += 1
         return pushes
 
-    def acknowledged(self, delivery_ids: Iterable[int]) -> list[tuple[MailboxName, int]]:
-        """Return which rows may be forgotten. Unknown ids name nothing and are skipped."""
-        found = []
+    def places(self, delivery_ids: Iterable[int]) -> list[tuple[MailboxName, int]]:
+        """Return which rows these deliveries are. Unknown ids name nothing and are skipped."""
+        return [self._out[known] for known in dict.fromkeys(delivery_ids) if known in self._out]
+
+    def acknowledged(self, delivery_ids: Iterable[int]) -> None:
+        """Make room: the rows of these deliveries are forgotten."""
         for delivery_id in delivery_ids:
-            place = self._out.pop(delivery_id, None)
-            if place is not None:
-                found.append(place)
-        return found
+            self._out.pop(delivery_id, None)
 
 
 @dataclass(frozen=True, slots=True)

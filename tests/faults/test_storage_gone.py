@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 import trio
 
-from relay.wire.messages import Done, ErrorCode
+from relay.wire.messages import Ack, Done, ErrorCode
 
 pytestmark = pytest.mark.trio
 
@@ -31,3 +31,24 @@ async def test_media_goes_on(start_relay, speak, media, username, tmp_path):
             await trio.to_thread.run_sync(call.flows)
         assert await client.deliveries(1) == [b"kept"]
     assert relay.terminate()[0] == 0
+
+
+async def test_repeated_acknowledgement(start_relay, speak, username, tmp_path):
+    """F2, WIRE-33: what was acknowledged in vain is gone when the acknowledgement is repeated."""
+    data = tmp_path / "data"
+    relay = start_relay("--data-dir", data)
+    async with speak.registered(relay.url, username) as (client, identity):
+        for envelope in (b"first", b"second"):
+            assert await client.request(speak.letter(username, envelope)) == Done()
+        ack = Ack(((await client.push()).delivery_id,))
+        thief = sqlite3.connect(data / "relay.sqlite", isolation_level=None)
+        try:
+            thief.execute("BEGIN EXCLUSIVE")
+            with trio.fail_after(30):
+                assert (await client.request(ack)).code is ErrorCode.RETRY
+        finally:
+            thief.close()
+        assert await client.request(ack) == Done()
+    async with speak.wire(relay.url) as client:
+        assert await client.request(identity.login(client.hello)) == Done()
+        assert await client.deliveries(1) == [b"second"]
