@@ -4,9 +4,9 @@ Each set of files that was loaded has a context of its own, so a connection keep
 with which it began. It looks at no file by itself: `Certificates.reload` is asked for.
 """
 
+import contextlib
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 
 from relay.errors import OperatorError
 from relay.wire.records import endpoint_hash
@@ -49,8 +49,8 @@ def _load(certificate: str, key: str) -> Served:
     context.num_tickets = 0
     try:
         context.load_cert_chain(certificate, key)
-        endpoint = _endpoint(Path(certificate).read_text("ascii", errors="replace"))
-    except (OSError, ssl.SSLError, ValueError) as error:
+        endpoint = endpoint_hash(_shown(context))
+    except (OSError, ssl.SSLError) as error:
         raise OperatorError(
             f"cannot use tls.certificate {certificate} with tls.key {key}: {error}",
             hint="two PEM files: the certificate with its chain, and its private key",
@@ -58,9 +58,19 @@ def _load(certificate: str, key: str) -> Served:
     return Served(context, endpoint)
 
 
-def _endpoint(pem: str) -> bytes:
-    """Return the hash of the first certificate of a PEM file, which is the relay's own."""
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    start = pem.index(begin)
-    first = pem[start : pem.index(end, start) + len(end)]
-    return endpoint_hash(ssl.PEM_cert_to_DER_cert(first))
+def _shown(context: ssl.SSLContext) -> bytes:
+    """Return the certificate that a handshake with this context shows.
+
+    Asked of the context itself: a file that is read a second time may be another one by then, and
+    all log-ins would be refused.
+    """
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    asking.check_hostname, asking.verify_mode = False, ssl.CERT_NONE
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client, server = asking.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)
+    for end in (client, server, client):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    certificate = client.getpeercert(binary_form=True)
+    assert certificate is not None
+    return certificate

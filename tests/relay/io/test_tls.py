@@ -46,6 +46,24 @@ async def test_unknown_authority(secure, speak):
 
 
 @pytest.mark.trio
+async def test_bound_to_what_is_shown(start_relay, speak, tmp_path, username):
+    """WIRE-45: log-ins are bound to the certificate that connections see, however its file is
+    written, and not to another one in there.
+    """
+    certificate, key = make_authority(tmp_path)
+    (tmp_path / "other").mkdir()
+    other, _ = make_authority(tmp_path / "other")
+    own = certificate.read_text()
+    certificate.write_text(own.replace(" CERTIFICATE", " X509 CERTIFICATE") + other.read_text())
+    config = tmp_path / "relay.toml"
+    config.write_text(f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+    relay = start_relay("--config", config)
+    async with speak.wire(relay.url, ssl=ssl.create_default_context(cadata=own)) as client:
+        identity = speak.Identity(username, relay.name)
+        assert await client.request(identity.register(client.hello)) == Done()
+
+
+@pytest.mark.trio
 async def test_old_tls(secure, speak):
     """TLS before 1.3 is refused."""
     relay, certificate = secure
