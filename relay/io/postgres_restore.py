@@ -1,7 +1,8 @@
 """What makes a restored PostgreSQL database safe to serve (spec/wire.md, Backup).
 
 A database that was restored, or whose standby took over, may have forgotten which one-time prekeys
-were handed out. It is known by its origin: the cluster, its timeline and the database.
+were handed out, and which registration codes were used. It is known by its origin: the cluster, its
+timeline and the database.
 """
 
 from typing import Final
@@ -27,8 +28,9 @@ def guard(db: Cursor) -> None:
 
 
 def discard(db: Cursor) -> int:
-    """Discard all one-time prekeys, whose ids stay taken; return how many."""
+    """Discard all registration codes and one-time prekeys, whose ids stay taken; count those."""
     put_meta(db, _ORIGIN, _origin(db))
+    db.execute("DELETE FROM codes")
     return db.execute(
         "UPDATE prekeys SET record = NULL WHERE record IS NOT NULL AND kind = ANY(%s)",
         (_ONE_TIME,),

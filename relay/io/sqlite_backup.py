@@ -69,6 +69,9 @@ def restore(folder: Path, data: Path, *, replace: bool) -> int:
                 "UPDATE prekeys SET record = NULL WHERE record IS NOT NULL AND kind IN (?, ?)",
                 _ONE_TIME,
             ).rowcount
+            # The same of registration codes; formats before the fourth have none.
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'codes'").fetchone():
+                db.execute("DELETE FROM codes")
             db.execute(f"PRAGMA application_id = {APPLICATION}")
         _set_aside(target)
         draft.rename(target)

@@ -11,9 +11,11 @@ import pytest
 import trio
 
 from relay.io import sqlite
+from relay.wire.codes import read_code
 from relay.wire.messages import (
     Bundle,
     Done,
+    ErrorCode,
     FetchBundle,
     PrekeyCounts,
     PrekeyStatus,
@@ -79,13 +81,16 @@ async def never_again(relay, identity, keys):
 
 
 async def test_f5_a_backup_is_restored(start_relay, tmp_path):
-    """F5, STORAGE-12: what was handed out after the backup is never handed out again."""
+    """F5, STORAGE-12: what was handed out after the backup is never handed out again, and a code
+    that may have been used since makes no account.
+    """
     config = node_config(tmp_path / "one", "one", None)
     data, folder = config.parent / "data", tmp_path / "backup"
     relay = start_relay("--config", config, dev=False)
     async with wire(relay.url) as owner, wire(relay.url) as other:
         identity, keys = await register(owner)
         await owner.socket.aclose()
+        code = (await in_thread(command, "invite", "--config", config)).strip()
         assert await other.request(letter("somebody", b"kept")) == Done()
         assert "relay.key" in await in_thread(command, "backup", folder, "--config", config)
         taken = [await fetch(other) for _ in range(2)]
@@ -102,7 +107,19 @@ async def test_f5_a_backup_is_restored(start_relay, tmp_path):
     async with wire(relay.url) as owner:
         assert await owner.request(identity.login(owner.hello)) == Done()
         assert await owner.deliveries(1) == [b"kept"]
+    await in_thread(command, "account", "registration", "invite", "--config", config)
+    assert await with_code(relay, code) is ErrorCode.REGISTRATION_CLOSED
+    new = (await in_thread(command, "invite", "--config", config)).strip()
+    assert await with_code(relay, new) is None
     relay.terminate()
+
+
+async def with_code(relay, code):
+    """Register somebody new; return the code of the refusal, if there is one."""
+    async with wire(relay.url) as client:
+        another = Identity("another", NAME)
+        reply = await client.request(another.register(client.hello, code=read_code(code)))
+        return getattr(reply, "code", None)
 
 
 async def test_restore_to_a_new_machine(start_relay, tmp_path):
@@ -210,15 +227,18 @@ async def test_f5_postgres_goes_back_in_time(start_relay, tmp_path, require_prog
 
 @POSTGRES
 async def test_postgres_commands(cluster, start_relay, tmp_path):
-    """STORAGE-12: with PostgreSQL, restore discards by hand, also under nodes that run."""
+    """STORAGE-12: with PostgreSQL, restore discards keys and codes by hand, also under nodes."""
     config = node_config(tmp_path / "north", "north", cluster.database())
     assert "format 0 to" in command("migrate", "--config", config)
     assert "ok" in command("check", "--config", config)
     relay = start_relay("--config", config, dev=False)
     async with wire(relay.url) as owner:
         identity, keys = await register(owner)
+        code = (await in_thread(command, "invite", "--config", config)).strip()
         said = await in_thread(command, "restore", "--config", config)
     assert said == "restored; 6 one-time prekeys were discarded\n"
+    await in_thread(command, "account", "registration", "invite", "--config", config)
+    assert await with_code(relay, code) is ErrorCode.REGISTRATION_CLOSED
     await never_again(relay, identity, keys)
     relay.terminate()
     assert "pg_dump" in command("backup", tmp_path / "b", "--config", config, code=1)
