@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from relay.errors import OperatorError, RefusedError, StorageError
+from relay.io import writer
 from relay.io.memory import MemoryPresence
 from relay.io.sqlite import FORMAT, open_storage
 from relay.io.sqlite_mailbox import SQLiteMailbox
@@ -14,6 +15,7 @@ from relay.io.writer import Writer
 from relay.services.delivery import Readers
 from relay.services.mailbox import BoxMailbox, DeviceMailbox, Stored
 from relay.wire.messages import ErrorCode
+from tests.relay.io.test_storage import account
 
 pytestmark = pytest.mark.trio
 
@@ -65,6 +67,30 @@ async def test_acknowledged_envelope_is_not_kept(storage, tmp_path):
     await storage.mailbox.remove([(box, mail.row)], NOW)
     found = await rows(tmp_path / "relay.sqlite", "SELECT envelope FROM mail")
     assert found == [(None,)]
+
+
+async def test_what_was_is_overwritten(tmp_path, monkeypatch, speak):
+    """STORAGE-14: no bytes of acknowledged mail or of a deleted account stay in the files."""
+    monkeypatch.setattr(writer, "WIPE_SECONDS", 0.0)
+    mark, box = os.urandom(16), BoxMailbox(bytes(32))
+
+    async def found(*texts):
+        """Say which of these are in the database or its log."""
+        await storage.probe()  # after which the log is emptied
+        await storage.probe()
+        held = b"".join(path.read_bytes() for path in tmp_path.glob("relay.sqlite*"))
+        return [text in held for text in texts]
+
+    async with open_storage(tmp_path / "relay.sqlite", Readers()) as storage:
+        await storage.directory.create(account(speak, "departed")[1])
+        await storage.mailbox.open_box(box, NOW)
+        for _ in range(4):
+            await storage.mailbox.put(box, os.urandom(16), mark * 1000, None, NOW)
+        assert await found(mark, b"departed") == [True, True]
+        mails = await read(storage, box)
+        await storage.mailbox.remove([(box, mail.row) for mail in mails], NOW)
+        await storage.directory.delete("departed")
+        assert await found(mark, b"departed") == [False, False]
 
 
 async def test_refused_mail_is_not_kept(storage, tmp_path):
