@@ -109,10 +109,12 @@ def _policy(db: Cursor, username: str) -> Policy | None:
 def _create(db: Cursor, account: Account, code: CodeUse | None) -> None:
     name = account.username
     if code is not None:
-        existing = _account(db, name)
-        if existing is not None and existing.signed_list.body == account.signed_list.body:
+        if _is_stored(db, account):
             return  # the same registration again: its code is used up, and its reply was lost
-        _use_code(db, code)
+        if not _use_code(db, code):
+            if _is_stored(db, account):
+                return  # it used the code up just now, at another node
+            raise bad_code()
     inserted = db.execute(
         "INSERT INTO accounts VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
         (
@@ -125,8 +127,7 @@ def _create(db: Cursor, account: Account, code: CodeUse | None) -> None:
         ),
     ).rowcount
     if not inserted:
-        existing = _account(db, name)
-        if existing is not None and existing.signed_list.body == account.signed_list.body:
+        if _is_stored(db, account):
             return  # the same registration again: its reply was lost
         raise RefusedError(ErrorCode.USERNAME_TAKEN, "this username is taken")
     # After the insert: it waited for a deletion that was under way, which retires the name.
@@ -136,17 +137,20 @@ def _create(db: Cursor, account: Account, code: CodeUse | None) -> None:
     _put_devices(db, account)
 
 
+def _is_stored(db: Cursor, account: Account) -> bool:
+    """Tell whether this very account is there (WIRE-10)."""
+    existing = _account(db, account.username)
+    return existing is not None and existing.signed_list.body == account.signed_list.body
+
+
 def _add_codes(db: Cursor, hashes: Sequence[bytes], expires: int) -> None:
     db.execute("INSERT INTO codes SELECT unnest(%s::bytea[]), %s", (list(hashes), expires))
 
 
-def _use_code(db: Cursor, code: CodeUse) -> None:
+def _use_code(db: Cursor, code: CodeUse) -> int:
     # WIRE-19 MUST: gone with the account that it made, in one transaction.
-    used = db.execute(
-        "DELETE FROM codes WHERE hash = %s AND expires > %s", (code.hash, int(code.now))
-    ).rowcount
-    if not used:
-        raise bad_code()
+    statement = "DELETE FROM codes WHERE hash = %s AND expires > %s"
+    return db.execute(statement, (code.hash, int(code.now))).rowcount
 
 
 def _account(db: Cursor, username: str, *, lock: bool = False) -> Account | None:
@@ -174,7 +178,7 @@ def _replace_device_list(db: Cursor, account: Account) -> None:
             account.signed_list.body,
             account.signed_list.signature,
             account.device_list.version,
-            account.newest_device_id,
+            max(stored.newest_device_id, account.newest_device_id),
             account.username,
         ),
     )

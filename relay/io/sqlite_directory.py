@@ -172,7 +172,7 @@ def _replace_device_list(db: sqlite3.Connection, account: Account) -> None:
             account.signed_list.body,
             account.signed_list.signature,
             account.device_list.version,
-            account.newest_device_id,
+            max(stored.newest_device_id, account.newest_device_id),
             account.username,
         ),
     )

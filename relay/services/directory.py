@@ -133,31 +133,30 @@ def updated(account: Account, signed: SignedDeviceList, *, relay: str, now: floa
     if new.identity_key != old.identity_key:
         raise RefusedError(ErrorCode.BAD_REQUEST, "another identity key")
     check_successor(account, new)
-    kept = {device.device_id for device in old.devices}
-    for device in new.devices:
-        # Device ids are never reused: a session with a removed device must not reach another one.
-        if device.device_id not in kept and device.device_id <= account.newest_device_id:
-            raise RefusedError(ErrorCode.BAD_REQUEST, "a device id was used before")
-        before = account.device(device.device_id)
-        if before is not None and before != device:
-            raise RefusedError(ErrorCode.BAD_REQUEST, "a device's keys never change")
     newest = max(account.newest_device_id, *(device.device_id for device in new.devices))
     return Account(account.username, signed, new, newest, account.policy)
 
 
 def check_successor(account: Account, new: DeviceList) -> None:
-    """Check that a list comes after the stored one; versions may be missing between them.
+    """Check that a list may replace the stored one; versions may be missing between them.
 
     The owner signs its renewals before they are published, so one of them can be lost on the way:
     as between peers (IDENTITY-05), only the direct successor has to name the stored list.
 
     Raises:
-        RefusedError: STALE.
+        RefusedError: STALE, or it gives a device other keys, or an id a second time.
     """
     step = new.version - account.device_list.version
     unlinked = step == 1 and new.previous != device_list_hash(account.signed_list)
     if step < 1 or unlinked:
         raise RefusedError(ErrorCode.STALE, "not the successor of the stored device list")
+    for device in new.devices:
+        before = account.device(device.device_id)
+        # Device ids are never reused: a session with a removed device must not reach another one.
+        if before is None and device.device_id <= account.newest_device_id:
+            raise RefusedError(ErrorCode.BAD_REQUEST, "a device id was used before")
+        if before is not None and before != device:
+            raise RefusedError(ErrorCode.BAD_REQUEST, "a device's keys never change")
 
 
 def log_in(

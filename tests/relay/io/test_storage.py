@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import pytest
 import trio
+from msgspec.structs import replace as struct_replace
+from nacl.signing import SigningKey
 
 from relay.errors import FencedError, RefusedError
 from relay.io.postgres_mailbox import PostgresMailbox
 from relay.io.sqlite import SQLiteStorage
 from relay.io.sqlite_mailbox import SQLiteMailbox
 from relay.services.delivery import Claim
-from relay.services.directory import Account, CodeUse, read_list
+from relay.services.directory import Account, CodeUse, read_list, updated
 from relay.services.mailbox import (
     BOX_GRACE,
     BOX_IDLE_LIFETIME,
@@ -247,6 +249,35 @@ async def test_device_lists_in_order(storage, speak):
     assert found.device_list.version == 4
 
 
+async def test_device_lists_beside_each_other(storage, speak):
+    """WIRE-13: of two lists that followed the same one, the later one cannot use ids or give keys
+    that only the earlier one rules out.
+    """
+    identity, somebody = account(speak)
+    await storage.directory.create(somebody)
+
+    def later(version, device_id):
+        identity.version = version
+        identity.devices[device_id] = SigningKey.generate()
+        identity.records = {one: identity.record(one) for one in (1, device_id)}
+        identity.records[1] = somebody.device_list.devices[0]
+        signed = identity.device_list(previous=bytes(64), expires=int(NOW) + 86_400)
+        return updated(somebody, signed, relay="relay.example", now=NOW)
+
+    await storage.directory.replace_device_list(later(3, 9))
+    for beside in (later(5, 2), later(5, 9)):
+        with pytest.raises(RefusedError) as caught:
+            await storage.directory.replace_device_list(beside)
+        assert caught.value.code is ErrorCode.BAD_REQUEST
+    found = await storage.directory.account("somebody")
+    assert (found.device_list.version, found.newest_device_id) == (3, 9)
+    alone = replace(
+        found, device_list=struct_replace(found.device_list, version=7), newest_device_id=1
+    )
+    await storage.directory.replace_device_list(alone)
+    assert (await storage.directory.account("somebody")).newest_device_id == 9
+
+
 async def test_a_name_is_given_out_once(nodes, speak):
     """WIRE-10, WIRE-15: of many registrations of a name one succeeds; deleted, it stays taken."""
     first, second = nodes
@@ -397,6 +428,17 @@ async def test_registration_codes(nodes, speak):
     await directory.create(made[0], code)  # the same once more: its reply was lost
     stored = [await directory.account(f"name_{number}") for number in range(10)]
     assert [other for other in stored if other is not None] == made
+
+
+async def test_registration_that_is_repeated_at_once(nodes, speak):
+    """WIRE-10, WIRE-19: a registration that is repeated while it goes on succeeds at both nodes."""
+    directories = [node.storage.directory for node in nodes]
+    for number in range(10):
+        code, somebody = CodeUse(os.urandom(32), NOW), account(speak, f"somebody{number}")[1]
+        await directories[0].add_codes([code.hash], int(NOW) + 60)
+        async with trio.open_nursery() as nursery:
+            for directory in directories:
+                nursery.start_soon(directory.create, somebody, code)
 
 
 async def test_registration_code_that_stays(storage, speak):
