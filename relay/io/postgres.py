@@ -7,10 +7,11 @@ nodes tell one another is in `relay.io.postgres_bus`.
 
 import hashlib
 import hmac
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import psycopg
 import trio
@@ -29,6 +30,9 @@ from relay.wire.labels import labelled
 
 T = TypeVar("T")
 
+MAX_SKEW: Final = 10.0
+"""Seconds by which a node's clock may differ from the database's, as far as nodes can tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class PostgresStorage:
@@ -40,20 +44,30 @@ class PostgresStorage:
     bus: PostgresBus
     pool: Pool
     limiter_secret: bytes
+    clock: Callable[[], float]
 
     def limiter(self, name: str, rate: Rate) -> PostgresLimiter:
         """Return a limiter."""
         return PostgresLimiter(self.pool, self.limiter_secret, name, rate)
 
     async def probe(self) -> None:
-        """Return if the database can be written now, and this node is a member."""
+        """Return if the database can be written now, and this node is a member in step with it."""
         await self.bus.check()
+        theirs = await self.pool.run(_clock)
+        if abs(theirs - self.clock()) > MAX_SKEW:
+            raise StorageError("the clock of this node differs from the database's")
         await self.pool.run(lambda db: db.execute("UPDATE mailboxes SET touched = 0 WHERE id = 0"))
 
 
 @asynccontextmanager
 async def open_storage(
-    dsn: str, readers: Readers, *, node: str, key: RelayKey, relay: str
+    dsn: str,
+    readers: Readers,
+    *,
+    node: str,
+    key: RelayKey,
+    relay: str,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[PostgresStorage]:
     """Open the database at ``dsn`` as the node of this name; it is closed at the end of the block.
 
@@ -78,6 +92,7 @@ async def open_storage(
             bus,
             pool,
             secret,
+            clock,
         )
         failed: Exception | None = None
         async with trio.open_nursery() as nursery:
@@ -152,6 +167,12 @@ def at_once(dsn: str, work: Callable[[Cursor], T]) -> T:
         ) from error
     except psycopg.Error as error:
         raise OperatorError(f"the database failed: {type(error).__name__}") from error
+
+
+def _clock(db: Cursor) -> float:
+    found = db.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
+    assert found is not None
+    return float(found[0])
 
 
 def _begin(dsn: str, key: RelayKey, relay: str) -> None:

@@ -31,6 +31,8 @@ from relay.wire.messages import ErrorCode
 
 SWEEP_BATCH: Final = 500
 """Mailboxes, or other rows, that one transaction of a sweep changes."""
+SWEEP_ROWS: Final = 5000
+"""Envelopes that one transaction of a sweep forgets: far from what takes as long as it may."""
 TOUCH_BATCH: Final = 2000
 """Boxes in use that one transaction of a sweep keeps alive."""
 _NOWHERE: Final = 0
@@ -82,12 +84,15 @@ class PostgresMailbox:
         if rows:
             await self._pool.run(lambda db: _remove(db, rows, now))
 
-    async def sweep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
-        """Forget what is out of date."""
+    async def keep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
+        """Note that boxes are in use."""
         keys = [box.key for box in in_use]
         for first in range(0, len(keys), TOUCH_BATCH):
             some = keys[first : first + TOUCH_BATCH]
             await self._pool.run(lambda db, some=some: _touch(db, some, now))  # type: ignore[misc]
+
+    async def sweep(self, now: float) -> None:
+        """Forget what is out of date."""
         await self._pool.run(lambda db: _sweep_invited(db, now))
         for step in (_sweep_mail, _sweep_boxes, _sweep_prekeys, _sweep_rates):
             while await self._pool.run(lambda db, step=step: step(db, now)):  # type: ignore[misc]
@@ -257,7 +262,8 @@ def _sweep_mail(db: Cursor, now: float) -> int:
     ).fetchall()
     found = db.execute(
         """WITH gone AS (
-            DELETE FROM mail WHERE mailbox = ANY(%(mailboxes)s) AND expires <= %(now)s
+            DELETE FROM mail WHERE row IN (SELECT row FROM mail
+                WHERE mailbox = ANY(%(mailboxes)s) AND expires <= %(now)s LIMIT %(most)s)
             RETURNING mailbox, envelope
         ), freed AS (
             SELECT mailbox, count(envelope) AS envelopes,
@@ -269,7 +275,7 @@ def _sweep_mail(db: Cursor, now: float) -> int:
             FROM freed WHERE id = freed.mailbox
         )
         SELECT count(*) FROM gone""",
-        {"mailboxes": [number for (number,) in locked], "now": int(now)},
+        {"mailboxes": [number for (number,) in locked], "now": int(now), "most": SWEEP_ROWS},
     ).fetchone()
     assert found is not None
     return int(found[0])

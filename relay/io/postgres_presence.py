@@ -127,6 +127,8 @@ def _take(db: Cursor, key: bytes, rate: Rate, now: float) -> float:
     ).fetchone()
     if taken is not None:
         return float(taken[0])
+    # WIRE-50: a clock that was set back must not keep anybody out until it has caught up.
+    db.execute("UPDATE rates SET since = %(now)s WHERE key = %(key)s AND since > %(now)s", values)
     found = db.execute(
         "SELECT least(%(burst)s, level + greatest(0, %(now)s - since) * %(speed)s) - 1"
         " FROM rates WHERE key = %(key)s",

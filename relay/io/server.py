@@ -31,6 +31,7 @@ from relay.io.signalling import PATH, Signalling, open_listener
 from relay.io.state import admin_socket, data_directory, relay_key
 from relay.io.storage import Storage
 from relay.io.tls import Certificates
+from relay.services.clock import ClockGuard
 from relay.services.delivery import Readers
 from relay.services.signatures import RelayKey
 from relay.wire.turn_servers import host_of
@@ -217,12 +218,23 @@ def _allow_descriptors() -> None:
 
 
 async def _sweep(node: Node) -> None:
+    guard = ClockGuard()
     while True:
         await trio.sleep(SWEEP_SECONDS)
         try:
-            await node.mailbox.sweep(node.clock(), node.readers.boxes())
+            await sweep_once(node, guard, trio.current_time())
         except StorageError as error:
             log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+
+
+async def sweep_once(node: Node, guard: ClockGuard, steady: float) -> None:
+    """Forget what is out of date, if the clock of this node can be relied upon."""
+    now = node.clock()
+    is_steady = guard.is_steady(now, steady)
+    await node.mailbox.keep(now, node.readers.boxes())
+    # STORAGE-13 MUST: what was forgotten by a wrong clock does not come back with a right one.
+    if is_steady and node.can_store:
+        await node.mailbox.sweep(now)
 
 
 async def _watch(node: Node, storage: Storage) -> None:
@@ -230,7 +242,9 @@ async def _watch(node: Node, storage: Storage) -> None:
     while True:
         try:
             await storage.probe()
-        except StorageError:
+        except StorageError as error:
+            if node.can_store:
+                log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
             node.can_store = False
         else:
             node.can_store = True

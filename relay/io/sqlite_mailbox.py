@@ -75,12 +75,15 @@ class SQLiteMailbox:
         wanted = list(places)
         await self._writer.run(lambda db: _remove(db, wanted, now))
 
-    async def sweep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
-        """Forget what is out of date."""
+    async def keep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
+        """Note that boxes are in use."""
         keys = [box.key for box in in_use]
         for first in range(0, len(keys), SWEEP_BATCH):
             some = keys[first : first + SWEEP_BATCH]
             await self._writer.run(lambda db, some=some: _touch(db, some, now))  # type: ignore[misc]
+
+    async def sweep(self, now: float) -> None:
+        """Forget what is out of date."""
         while await self._writer.run(lambda db: _sweep(db, now)):
             pass
 

@@ -115,8 +115,11 @@ class Mailbox(Protocol):
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes, but not yet their message ids."""
 
-    async def sweep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
-        """Forget what is out of date; boxes ``in_use`` are not."""
+    async def keep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
+        """Note that these boxes are ``in_use``."""
+
+    async def sweep(self, now: float) -> None:
+        """Forget what is out of date."""
 
 
 class Presence(Protocol):

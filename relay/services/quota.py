@@ -42,6 +42,8 @@ class Limiter:
         level, since = self._buckets.get(key, (float(self._rate.burst), now))
         level = min(self._rate.burst, level + max(0.0, now - since) * self._rate.per_second)
         if level < 1:
+            # WIRE-50: a clock that was set back must not keep anybody out until it has caught up.
+            self._buckets[key] = (level, now)
             wait = min(86_400, ceil((1 - level) / self._rate.per_second))
             raise RefusedError(ErrorCode.TOO_MANY, "too many requests", retry_after=wait)
         self._buckets[key] = (level - 1, now)

@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from relay.errors import FencedError, OperatorError, StorageError
-from relay.io import postgres, postgres_bus, postgres_pool
+from relay.io import postgres, postgres_bus, postgres_mailbox, postgres_pool
 from relay.services.delivery import Readers
-from relay.services.mailbox import BoxMailbox, Stored
+from relay.services.mailbox import MAIL_LIFETIME, BoxMailbox, Stored
 from relay.services.quota import Rate
 from relay.services.signatures import RelayKey
 from relay.wire.messages import PrekeyCounts
@@ -270,6 +270,41 @@ async def test_same_name_twice(dsn):
         await eventually(lambda: first.bus.node is not None, True)
 
 
+async def test_much_expired_mail_goes_in_steps(pair, dsn, monkeypatch):
+    """What expired while nobody swept is forgotten in transactions that cannot take too long."""
+    monkeypatch.setattr(postgres_mailbox, "SWEEP_ROWS", 7)
+    storage = pair[0].storage
+    await storage.mailbox.open_box(BOX, NOW)
+    for _ in range(20):
+        assert await put(storage, BOX) is Stored.NEW
+    end = NOW + MAIL_LIFETIME
+    assert await storage.pool.run(lambda db: postgres_mailbox._sweep_mail(db, end)) == 7
+    (counted,) = query(dsn, "SELECT envelopes, bytes FROM mailboxes WHERE is_box")
+    assert counted == (13, 13 * len(b"sealed"))
+    await storage.mailbox.keep(end, [BOX])
+    await storage.mailbox.sweep(end)
+    (counted,) = query(dsn, "SELECT envelopes, bytes FROM mailboxes WHERE is_box")
+    assert counted == (0, 0)
+
+
+async def test_a_node_with_a_wrong_clock(dsn):
+    """STORAGE-09, STORAGE-13: a node whose clock differs from the database's is not ready."""
+    for wrong in (-60.0, 0.0, 60.0):
+        clock = partial(ahead, wrong)
+        async with postgres.open_storage(
+            dsn, Readers(), node="north", key=KEY, relay="relay.example", clock=clock
+        ) as storage:
+            if not wrong:
+                await storage.probe()
+                continue
+            with pytest.raises(StorageError, match="clock"):
+                await storage.probe()
+
+
+def ahead(seconds):
+    return time.time() + seconds
+
+
 async def test_no_names_in_hints_and_rates(pair, dsn):
     """STORAGE-07: what is counted is in the database as a keyed hash only."""
     limiter = pair[0].storage.limiter("sends", Rate(0.1, 3))
@@ -277,9 +312,9 @@ async def test_no_names_in_hints_and_rates(pair, dsn):
     ((key, level),) = query(dsn, "SELECT key, level FROM rates")
     assert (len(key), level) == (16, 2)
     assert b"192" not in key
-    await pair[0].storage.mailbox.sweep(NOW + 9, [])
+    await pair[0].storage.mailbox.sweep(NOW + 9)
     assert len(query(dsn, "SELECT 1 FROM rates")) == 1
-    await pair[0].storage.mailbox.sweep(NOW + 11, [])
+    await pair[0].storage.mailbox.sweep(NOW + 11)
     assert query(dsn, "SELECT 1 FROM rates") == []
 
 

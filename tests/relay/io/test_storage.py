@@ -5,6 +5,7 @@ Each test runs on two nodes: on two that share a database, or twice on the only 
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -13,9 +14,12 @@ from nacl.signing import SigningKey
 
 from relay.errors import FencedError, RefusedError
 from relay.io.postgres_mailbox import PostgresMailbox
+from relay.io.server import sweep_once
 from relay.io.sqlite import SQLiteStorage
 from relay.io.sqlite_mailbox import SQLiteMailbox
-from relay.services.delivery import Claim
+from relay.services.clock import PATIENCE as CLOCK_PATIENCE
+from relay.services.clock import ClockGuard
+from relay.services.delivery import Claim, Readers
 from relay.services.directory import Account, CodeUse, read_list, updated
 from relay.services.mailbox import (
     BOX_GRACE,
@@ -109,10 +113,10 @@ async def test_mail_expires(storage, speak):
     assert await put(storage, DEVICE) is Stored.NEW
     end = NOW + MAIL_LIFETIME
     assert len(await read(storage, DEVICE, end - 1)) == 1
-    await storage.mailbox.sweep(end - 1, [])
+    await storage.mailbox.sweep(end - 1)
     assert len(await read(storage, DEVICE, end - 1)) == 1
     assert await read(storage, DEVICE, end) == []
-    await storage.mailbox.sweep(end, [])
+    await storage.mailbox.sweep(end)
     assert await read(storage, DEVICE, NOW) == []
 
 
@@ -124,7 +128,8 @@ async def test_expired_mail_makes_room(storage):
         assert await put(storage, box) is Stored.NEW
     assert await put(storage, box) is Stored.FULL
     later = NOW + MAIL_LIFETIME
-    await storage.mailbox.sweep(later, [box])
+    await storage.mailbox.keep(later, [box])
+    await storage.mailbox.sweep(later)
     assert await put(storage, box, now=later) is Stored.NEW
 
 
@@ -145,7 +150,8 @@ async def test_idle_boxes_expire(storage):
     for box in (idle, used):
         await storage.mailbox.open_box(box, NOW)
     await put(storage, idle)
-    await storage.mailbox.sweep(NOW + BOX_IDLE_LIFETIME, [used])
+    await storage.mailbox.keep(NOW + BOX_IDLE_LIFETIME, [used])
+    await storage.mailbox.sweep(NOW + BOX_IDLE_LIFETIME)
     assert await put(storage, idle) is Stored.REFUSED
     assert await put(storage, used) is Stored.NEW
 
@@ -160,7 +166,8 @@ async def test_idle_boxes_make_room(crowded, speak):
     soon, later = NOW + BOX_GRACE - 1, NOW + BOX_GRACE
     with pytest.raises(RefusedError):
         await crowded.open_box(late[0], soon)
-    await crowded.sweep(soon, [read_by_somebody])
+    await crowded.keep(soon, [read_by_somebody])
+    await crowded.sweep(soon)
     await crowded.open_box(late[0], later)
     with pytest.raises(RefusedError):
         await crowded.open_box(late[1], later)
@@ -180,7 +187,8 @@ async def test_message_id_is_forgotten_later(storage):
     await storage.mailbox.remove([(box, mail.row)], NOW)
     assert await read(storage, box, NOW) == []
     assert await put(storage, box, message_id=message_id) is Stored.AGAIN
-    await storage.mailbox.sweep(NOW + TOMBSTONE_LIFETIME, [box])
+    await storage.mailbox.keep(NOW + TOMBSTONE_LIFETIME, [box])
+    await storage.mailbox.sweep(NOW + TOMBSTONE_LIFETIME)
     assert await put(storage, box, message_id=message_id) is Stored.NEW
 
 
@@ -212,7 +220,7 @@ async def test_expired_prekeys(storage, speak):
     handed_out = await storage.directory.take_bundle("somebody", None, None, day)
     assert handed_out.bundle.one_time_prekey == keys[1]
     assert handed_out.left == PrekeyCounts(0, 0)
-    await storage.mailbox.sweep(day * 2, [])
+    await storage.mailbox.sweep(day * 2)
     assert await storage.directory.take_bundle("somebody", None, None, NOW) is None
 
 
@@ -401,7 +409,7 @@ async def test_invitations(nodes, speak):
     await first.directory.set_policy("somebody", Policy.NOBODY)
     assert await put(second, DEVICE, shown=other) is Stored.REFUSED
     await first.directory.set_policy("somebody", Policy.CONTACTS)
-    await first.mailbox.sweep(end, [])
+    await first.mailbox.sweep(end)
     assert await put(second, DEVICE, shown=other, now=NOW) is Stored.REFUSED
     await first.directory.put_invitations("nobody", [Invitation(other, end)])
 
@@ -458,7 +466,7 @@ async def test_registration_code_that_stays(storage, speak):
             assert caught.value.code is ErrorCode.REGISTRATION_CLOSED
     await directory.create(account(speak, "another")[1], code)
     await directory.add_codes([code.hash], int(NOW) + 60)
-    await storage.mailbox.sweep(NOW + 60, [])
+    await storage.mailbox.sweep(NOW + 60)
     with pytest.raises(RefusedError):
         await directory.create(account(speak, "third")[1], code)
 
@@ -656,7 +664,9 @@ async def test_eviction(nodes):
 
 
 async def test_a_shared_rate(nodes):
-    """STORAGE-07: nodes that use the same limiter share its rate."""
+    """STORAGE-07, WIRE-50: nodes that use the same limiter share its rate; a clock that was set
+    back grants nothing, and keeps nobody out until it has caught up.
+    """
     limiters = [node.storage.limiter("test", Rate(0.5, 4)) for node in nodes]
     if nodes[0].storage is nodes[1].storage:
         limiters[1] = limiters[0]
@@ -669,6 +679,39 @@ async def test_a_shared_rate(nodes):
     await limiters[0].take("somebody", NOW + 2)
     with pytest.raises(RefusedError):
         await limiters[1].take("somebody", NOW + 2)
+    for seconds in (-3600, -3599):
+        with pytest.raises(RefusedError):
+            await limiters[0].take("somebody", NOW + seconds)
+    await limiters[1].take("somebody", NOW - 3597)
+
+
+async def test_a_clock_that_jumps(storage):
+    """STORAGE-13: mail that a wrong clock calls expired is still there when the clock is right; an
+    hour after a jump, and while the node is told to be in step with the others, it goes.
+    """
+    box = BoxMailbox(bytes(32))
+    await storage.mailbox.open_box(box, NOW)
+    assert await put(storage, box) is Stored.NEW
+    guard, readers = ClockGuard(), Readers()
+    end = NOW + MAIL_LIFETIME
+
+    async def sweep(wall, steady, *, can_store=True):
+        node = SimpleNamespace(
+            mailbox=storage.mailbox, readers=readers, clock=lambda: wall, can_store=can_store
+        )
+        await sweep_once(node, guard, steady)
+
+    reader, claim = Reader(), await storage.presence.claim(box)
+    readers.attach(claim, reader)
+    await sweep(NOW, 0)
+    await sweep(end, 60)  # years ahead
+    await sweep(NOW + 120, 120)
+    assert len(await storage.mailbox.read(claim, 0, 9, NOW + 120)) == 1
+    await sweep(end, 180)
+    await sweep(end + CLOCK_PATIENCE, 180 + CLOCK_PATIENCE, can_store=False)
+    assert len(await storage.mailbox.read(claim, 0, 9, NOW)) == 1
+    await sweep(end + CLOCK_PATIENCE, 180 + CLOCK_PATIENCE)
+    assert await storage.mailbox.read(claim, 0, 9, NOW) == []
 
 
 async def test_it_can_be_probed(nodes):

@@ -50,8 +50,9 @@ def test_memory_is_bounded():
 
 
 def test_clock_going_back():
-    """A clock that goes back grants nothing and takes nothing."""
+    """WIRE-50: a clock that goes back grants nothing, and keeps nobody out until it caught up."""
     limiter = Limiter(Rate(1, 1))
     limiter.take("a", 100.0)
     refusal(limiter, "a", 50.0)
-    limiter.take("a", 101.0)
+    refusal(limiter, "a", 50.5)
+    limiter.take("a", 51.0)
