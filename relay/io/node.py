@@ -14,10 +14,27 @@ from relay.io.storage import Bus, Directory, Limiter, Mailbox, Presence, Storage
 from relay.services.delivery import Readers
 from relay.services.quota import Rate
 from relay.services.signatures import RelayKey
-from relay.services.source import Network
+from relay.services.source import Network, site_key
 from relay.turn.counters import Counters
 
 HOUR = 3600
+SITE = 16
+"""Sources of IPv6 in one /48 that may use up their limits: many a host is given all 65 536."""
+
+
+class _OfSources:
+    """Counts source addresses, and the networks of IPv6 that they lie in (WIRE-52)."""
+
+    def __init__(self, sources: Limiter, sites: Limiter) -> None:
+        self._sources = sources
+        self._sites = sites
+
+    async def take(self, key: str, now: float) -> None:
+        """Count one use."""
+        await self._sources.take(key, now)
+        site = site_key(key)
+        if site is not None:
+            await self._sites.take(site, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +63,21 @@ class Quotas:
         def limiter(name: str, uses: int, seconds: int) -> Limiter:
             return storage.limiter(name, Rate(uses / seconds, uses))
 
+        def of_sources(name: str, uses: int, seconds: int = 60) -> Limiter | None:
+            if not per_address:
+                return None
+            sites = limiter(f"{name} of sites", SITE * uses, seconds)
+            return _OfSources(limiter(name, uses, seconds), sites)
+
         def of_strangers(name: str, uses: int, seconds: int = 60) -> Limiter | None:
             return limiter(name, uses, seconds) if per_address else None
 
         return cls(
-            of_strangers("registrations", limits.registrations_per_address_and_hour, HOUR),
-            of_strangers("fetches", limits.fetches_per_address_and_minute),
+            of_sources("registrations", limits.registrations_per_address_and_hour, HOUR),
+            of_sources("fetches", limits.fetches_per_address_and_minute),
             of_strangers("targets", limits.fetches_per_account_and_minute),
-            of_strangers("boxes", limits.boxes_per_address_and_hour, HOUR),
-            of_strangers("sends", limits.sends_per_address_and_minute),
+            of_sources("boxes", limits.boxes_per_address_and_hour, HOUR),
+            of_sources("sends", limits.sends_per_address_and_minute),
             of_strangers("recipients", limits.sends_per_mailbox_and_minute),
             of_strangers("tokens", limits.sends_per_token_and_minute),
             of_strangers("changes", limits.changes_per_account_and_minute),

@@ -34,6 +34,15 @@ def source_key(address: str) -> str:
     return str(ip_network((parsed, 64), strict=False))
 
 
+def site_key(source: str) -> str | None:
+    """Return the /48 of IPv6 that a source lies in, which counts too (WIRE-52); None for IPv4."""
+    try:
+        network = ip_network(source)
+    except ValueError:
+        return None
+    return None if isinstance(network, IPv4Network) else str(network.supernet(new_prefix=48))
+
+
 def is_within(address: str, networks: Iterable[Network]) -> bool:
     """Tell whether an address lies in one of the networks."""
     try:

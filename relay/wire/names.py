@@ -24,7 +24,7 @@ def check_username(name: str) -> str:
 
 
 def or_nobody(text: str) -> str:
-    """Return ``text`` if it is a username, else the empty name, which nobody has (WIRE-46)."""
+    """Return ``text`` if it is a username, else the empty name, which nobody has (WIRE-51)."""
     return text if USERNAME.fullmatch(text) else ""
 
 

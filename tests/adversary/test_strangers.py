@@ -7,6 +7,7 @@ import os
 from contextlib import asynccontextmanager
 
 import pytest
+from websockets.trio.client import connect
 
 from relay.services.mailbox import DEVICE_CAPACITY, MAX_TRIES
 from relay.wire.messages import (
@@ -28,6 +29,7 @@ from relay.wire.messages import (
     SetPolicy,
 )
 from relay.wire.records import PreKeyKind
+from tests.relay.conftest import Wire
 
 pytestmark = pytest.mark.trio
 
@@ -72,7 +74,7 @@ def fetch(name, token=None):
 
 
 async def test_sweep(bare_relay, speak):
-    """W3, P8, WIRE-22, WIRE-23, WIRE-46: absent, nobody, strangers refused, blocked, no name:
+    """W3, P8, WIRE-22, WIRE-23, WIRE-51: absent, nobody, strangers refused, blocked, no name:
     the same answers, and nothing for the log.
     """
     relay, token = bare_relay, os.urandom(16)
@@ -109,6 +111,29 @@ async def test_sweep_has_a_budget(limited, speak):
     async with speak.wire(relay.url) as stranger:
         codes = [(await stranger.request(fetch(f"name_{n}"))).code for n in range(5)]
     assert codes == [ErrorCode.NOT_REACHABLE] * 3 + [ErrorCode.TOO_MANY] * 2
+
+
+async def test_many_networks_of_one_host(start_relay, tmp_path):
+    """W3, W7, WIRE-52: who asks from one /64 after the other of a /48 has the budget of sixteen."""
+    config = tmp_path / "relay.toml"
+    config.write_text(
+        '[relay]\nname = "relay.example"\n[signalling]\nlisten = "127.0.0.1:0"\n'
+        'trusted_proxies = ["127.0.0.1"]\n'
+        '[turn]\nlisten = "127.0.0.1:0"\nsecret = "a secret of the tests"\n'
+        "[limits]\nfetches_per_address_and_minute = 1\n"
+    )
+    relay = start_relay("--config", config, dev=False)
+
+    async def asks(address):
+        headers = {"X-Forwarded-For": address}
+        async with connect(relay.url, compression=None, additional_headers=headers) as socket:
+            client = Wire(socket)
+            await client.frame()
+            return (await client.request(fetch("absent"))).code
+
+    codes = [await asks(f"2001:db8:7:{number:x}::1") for number in range(18)]
+    assert codes == [ErrorCode.NOT_REACHABLE] * 16 + [ErrorCode.TOO_MANY] * 2
+    assert await asks("2001:db8:8::1") is ErrorCode.NOT_REACHABLE
 
 
 async def test_squatted_and_taken_names(bare_relay, speak):

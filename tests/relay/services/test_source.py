@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.services.source import ForwardedError, client_address, source_key
+from relay.services.source import ForwardedError, client_address, site_key, source_key
 
 TRUSTED = [ip_network("10.0.0.0/24"), ip_network("127.0.0.1"), ip_network("2001:db8:1::/64")]
 XFF = "x-forwarded-for"
@@ -94,3 +94,14 @@ def test_long_headers_take_no_time():
     for value in (" " * 8000, "for=" + " " * 8000, "a=b;" * 2000, 'a="' + "\\x" * 4000, "," * 8000):
         with pytest.raises(ForwardedError):
             client_address("10.0.0.1", "forwarded", [value], TRUSTED)
+
+
+def test_sites():
+    """WIRE-52: the sources of one /48 of IPv6 have it in common, and those of IPv4 have nothing."""
+    sources = [source_key(f"2001:db8:7:{number:x}::1") for number in (0, 1, 0xFFFF)]
+    assert len(set(sources)) == 3
+    assert {site_key(source) for source in sources} == {"2001:db8:7::/48"}
+    assert site_key(source_key("2001:db8:8::1")) == "2001:db8:8::/48"
+    assert site_key(source_key("192.0.2.1")) is None
+    assert site_key(source_key("::ffff:192.0.2.1")) is None
+    assert site_key("no address") is None
