@@ -2,7 +2,7 @@
 
 Sans-I/O. Two things speak: an estimate of what the path carries (REMB, draft-alvestrand-rmcat-remb)
 and the share of packets that the receiver misses (RFC 3550). What size of picture suits a rate is
-`ladder`.
+`ladder`, what is sent again is `repair`.
 """
 
 from typing import Final
@@ -13,8 +13,14 @@ MIN_RATE: Final = 100_000
 MAX_RATE: Final = 2_500_000
 """Bits a second: 1280 x 720 at 30 pictures a second, as good as in real time."""
 
-START_RATE: Final = 1_000_000
+START_RATE: Final = 400_000
 """Bits a second before anything is known of the path."""
+
+PROBE_RATE: Final = 800_000
+"""Bits a second up to which the beginning of a call climbs quickly."""
+
+PROBE_FACTOR: Final = 1.3
+"""One step at the beginning, with each report of the receiver that shows no trouble."""
 
 DOWN_INTERVAL: Final = 1.0
 """Seconds between steps down: the estimate needs as long to see the effect of one."""
@@ -26,9 +32,9 @@ UP_FACTOR: Final = 1.08
 """One step up: from the lowest rate to the highest in 42 s, so that a queue fills slowly enough
 to be seen."""
 
-LOSS_FLOOR: Final = 300_000
-"""Bits a second below which moderate loss does not push: radio loses packets at any rate, and
-only an estimate, or heavy loss, tells that the path is narrower."""
+LOSS_FLOOR: Final = 400_000
+"""Bits a second below which moderate loss neither pushes down nor holds: radio loses packets at any
+rate, and only an estimate, or heavy loss, tells that the path is narrower."""
 
 _CONGESTED: Final = 0.9
 """An estimate below this share of what is really sent means congestion. A higher one may only
@@ -41,41 +47,25 @@ _LITTLE_LOSS: Final = 0.02
 _MUCH_LOSS: Final = 0.1
 _HEAVY_LOSS: Final = 0.25
 
+PROBE_INTERVAL: Final = 0.4
+"""Seconds between steps at the beginning: reports come every 0.5 to 1.5 s."""
 
-_REPAIR_SHARE: Final = 0.5
-"""Of the rate, what may be sent again on top of it."""
+_OVERFLOWING: Final = 0.4
+"""Of what was sent in that time; chance alone loses as much on no path on which one can talk."""
 
-_REPAIR_BURST: Final = 0.5
-"""Seconds of that share that may be sent again at once."""
-
-_PACKET_BITS: Final = 8 * 1_300
-
-
-class RepairBudget:
-    """How many packets may be sent again: where a queue overflows, each one costs another."""
-
-    def __init__(self) -> None:
-        self._left: float | None = None
-        self._at = 0.0
-
-    def take(self, wanted: int, bit_rate: int, now: float) -> int:
-        """Return how many of the ``wanted`` packets may be sent again now."""
-        a_second = bit_rate * _REPAIR_SHARE / _PACKET_BITS
-        most = max(a_second * _REPAIR_BURST, 1.0)
-        earned = most if self._left is None else self._left + (now - self._at) * a_second
-        self._left, self._at = min(earned, most), now
-        given = min(wanted, int(self._left))
-        self._left -= given
-        return given
+_DRAIN: Final = 0.85
+"""What is sent of a rate that just fits, so that a queue that is full empties."""
 
 
 class BitrateControl:
-    """Keeps the current rate; `estimate` and `loss` move it."""
+    """Keeps the current rate; `estimate`, `loss` and `missing` move it."""
 
     def __init__(self) -> None:
         self._rate = float(START_RATE)
         self._loss = 0.0
-        self._down_at = self._up_at = float("-inf")
+        self._probe_at: float | None = None
+        self._probing = True
+        self._up_at = self._down_at = self._estimated_down_at = float("-inf")
 
     @property
     def bit_rate(self) -> int:
@@ -85,10 +75,13 @@ class BitrateControl:
     def estimate(self, allowed: int, sent: int, now: float) -> None:
         """Take the receiver's estimate and what was really sent, both in bits a second."""
         if allowed < sent * _CONGESTED and allowed < self._rate:
-            self._lower(allowed, MIN_RATE, now)
+            # By its own clock: a measured rate is better than what a share of losses suggests.
+            if now - self._estimated_down_at >= DOWN_INTERVAL:
+                self._estimated_down_at = now
+                self._lower(allowed, MIN_RATE, now)
         elif (
             allowed >= self._rate * _HEADROOM
-            and self._loss <= _LITTLE_LOSS
+            and self._loss <= (_HEAVY_LOSS if self._rate < LOSS_FLOOR else _LITTLE_LOSS)
             and now - max(self._up_at, self._down_at) >= UP_INTERVAL
         ):
             self._up_at = now
@@ -97,12 +90,34 @@ class BitrateControl:
     def loss(self, share: float, now: float) -> None:
         """Take the share of packets, 0 to 1, that the receiver missed since its last report."""
         self._loss = share
-        if share > _HEAVY_LOSS:
-            self._lower(self._rate * (1 - share), MIN_RATE, now)
-        elif share > _MUCH_LOSS:
-            self._lower(self._rate * (1 - share / 2), LOSS_FLOOR, now)
+        if share > _MUCH_LOSS:
+            heavy = share > _HEAVY_LOSS
+            if now - self._down_at >= DOWN_INTERVAL:
+                lower = self._rate * ((1 - share) * _DRAIN if heavy else 1 - share / 2)
+                self._lower(lower, MIN_RATE if heavy else LOSS_FLOOR, now)
+        elif self._probing and self._probe_at is not None:
+            # For its first three seconds a receiver estimates nothing, unless a queue grows.
+            if now - self._probe_at >= PROBE_INTERVAL:
+                self._probe_at = now
+                self._rate = min(self._rate * PROBE_FACTOR, PROBE_RATE)
+                self._probing = self._rate < PROBE_RATE
+        else:
+            self._probe_at = now  # the first report is of a moment
+
+    def missing(self, share: float, now: float) -> bool:
+        """Take the share of packets that were asked for again just now.
+
+        Returns whether it is so high that the path is too narrow for them: then sending them
+        again would take the place of what is new. More than was sent is an outage that is over.
+        """
+        if not _OVERFLOWING < share <= 1:
+            return False
+        if now - self._down_at >= DOWN_INTERVAL:
+            self._lower(self._rate * (1 - share) * _DRAIN, MIN_RATE, now)
+        return True
 
     def _lower(self, rate: float, floor: int, now: float) -> None:
-        if now - self._down_at >= DOWN_INTERVAL and self._rate > floor:
+        self._probing = False
+        if self._rate > floor:
             self._down_at = now
             self._rate = max(rate, floor)

@@ -21,7 +21,12 @@ from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceTrans
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from aiortc.rtcrtpreceiver import RemoteStreamTrack, RTCRtpReceiver, StreamStatistics
+from aiortc.rtcrtpreceiver import (
+    NackGenerator,
+    RemoteStreamTrack,
+    RTCRtpReceiver,
+    StreamStatistics,
+)
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.rtp import (
     RTP_HISTORY_SIZE,
@@ -40,6 +45,7 @@ _BUFFER: Final = "_RTCRtpReceiver__jitter_buffer"
 _DECODER_QUEUE: Final = "_RTCRtpReceiver__decoder_queue"
 _DECODER_THREAD: Final = "_RTCRtpReceiver__decoder_thread"
 _STATISTICS: Final = "_RTCRtpReceiver__remote_streams"
+_NACKS: Final = "_RTCRtpReceiver__nack_generator"
 _MAX_JITTER: Final = 0xFFFF_FFFF  # RFC 3550 section 6.4.1: 32 bits
 _DECODER_POLL: Final = 0.002
 _RECEIVED_SHUTDOWN: Final = 2  # OpenSSL's SSL_RECEIVED_SHUTDOWN
@@ -102,8 +108,9 @@ def new_receiver(
 ) -> RTCRtpReceiver:
     """Return a receiver with a track, whose reports come from ``rtcp_ssrc``.
 
-    Decoded frames go to ``decoded``. A BYE and the end of the transport do not touch the decoder:
-    aiortc would wait for it on the media loop. It is ended by `stop_receiver`.
+    Decoded frames go to ``decoded``. It asks for no packet by itself. A BYE and the end of the
+    transport do not touch the decoder: aiortc would wait for it on the media loop. It is ended by
+    `stop_receiver`.
     """
     receiver = RTCRtpReceiver(kind, transport)
     track = RemoteStreamTrack(kind)
@@ -111,6 +118,8 @@ def new_receiver(
     receiver._track = track  # noqa: SLF001
     receiver._set_rtcp_ssrc(rtcp_ssrc)  # noqa: SLF001
     setattr(receiver, _STATISTICS, _StatisticsBySSRC())
+    # It asks for everything that ever was missing, also for what was given up long ago.
+    setattr(receiver, _NACKS, None)
     handle = receiver._handle_rtcp_packet  # noqa: SLF001
 
     async def without_bye(packet: AnyRtcpPacket) -> None:
@@ -264,6 +273,7 @@ _USES: Final[tuple[tuple[Callable[..., object], str], ...]] = (
     (RTCRtpReceiver._handle_rtp_packet, _BUFFER),  # noqa: SLF001
     (RTCRtpReceiver._handle_rtp_packet, _DECODER_QUEUE),  # noqa: SLF001
     (RTCRtpReceiver._handle_rtp_packet, _STATISTICS),  # noqa: SLF001
+    (RTCRtpReceiver._handle_rtp_packet, _NACKS),  # noqa: SLF001
     (RTCRtpReceiver._run_rtcp, _STATISTICS),  # noqa: SLF001
     (RTCRtpReceiver._run_rtcp, "jitter"),  # noqa: SLF001
     (RTCRtpReceiver.receive, _DECODER_THREAD),
@@ -310,6 +320,7 @@ def _check_instances() -> None:
         (receiver, _DECODER_QUEUE, queue.Queue),
         (receiver, _DECODER_THREAD, object),
         (receiver, _STATISTICS, dict),
+        (receiver, _NACKS, NackGenerator),
         (StreamStatistics(90_000), "_clockrate", int),
         (StreamStatistics(90_000), "jitter", int),
         (StreamStatistics(90_000), "packets_received", int),

@@ -10,10 +10,11 @@ import logging
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, Final
 
+from aiortc.clock import current_ntp_time
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtp import (
     RTCP_PSFB_APP,
@@ -21,6 +22,7 @@ from aiortc.rtp import (
     RTCP_PSFB_PLI,
     AnyRtcpPacket,
     RtcpPsfbPacket,
+    RtcpReceiverInfo,
     RtcpRrPacket,
     RtcpRtpfbPacket,
     RtcpSrPacket,
@@ -28,13 +30,14 @@ from aiortc.rtp import (
 )
 from av import AudioFrame, Packet, VideoFrame
 
-from e2ecall.media.bitrate import BitrateControl, RepairBudget
+from e2ecall.media.bitrate import BitrateControl
 from e2ecall.media.encoders.opus import OpusEncoder, check_sound
 from e2ecall.media.encoders.vp8 import VP8Encoder
 from e2ecall.media.events import SentStats
 from e2ecall.media.ladder import Ladder, scaled, useful
 from e2ecall.media.pacer import Pacer
 from e2ecall.media.redundancy import MAX_COPIES, pack
+from e2ecall.media.repair import MISSING_WINDOW, PACKET_BYTES, Missing, RepairBudget
 from e2ecall.media.sources import (
     MAX_FRAME_RATE,
     SAMPLE_RATE,
@@ -59,6 +62,9 @@ KEY_FRAME_INTERVAL: Final = 0.5
 
 DEFAULT_FRAME_RATE: Final = 30
 """Pictures a second of a stream that has no source yet."""
+
+MAX_ROUND_TRIP: Final = 5.0
+"""Seconds; what is longer is a clock that was set."""
 
 _BLACK_SIZE: Final = (640, 360)
 _RATE_WINDOW: Final = 1.0
@@ -156,6 +162,7 @@ class OutgoingStream(MediaStreamTrack):
         except Exception:
             logger.exception("a source failed to close")
         await self._worker.close()
+        self._drop_encoder()
 
     async def _next(self) -> bytes | None:
         first, self._first = self._first, None
@@ -204,6 +211,13 @@ class OutgoingStream(MediaStreamTrack):
 
     @abstractmethod
     def _close_source(self) -> None: ...
+
+    @abstractmethod
+    def _drop_encoder(self) -> None:
+        """Let go of the encoder, which has threads of its own.
+
+        Of the objects of a call some refer to each other, and Python's collector comes late.
+        """
 
 
 class OutgoingAudio(OutgoingStream):
@@ -275,6 +289,9 @@ class OutgoingAudio(OutgoingStream):
         if self._given is not None:
             self._given.close()
 
+    def _drop_encoder(self) -> None:
+        self._encoder = None
+
 
 class OutgoingVideo(OutgoingStream):
     """A picture; muted, ended and failed sources become black, once a second.
@@ -297,6 +314,8 @@ class OutgoingVideo(OutgoingStream):
             self._there.set()
         self._control = BitrateControl()
         self._repairs = RepairBudget()
+        self._missing = Missing()
+        self._round_trip: float | None = None
         self._ladder = Ladder()
         self._encoder = VP8Encoder(self._frame_rate, self._control.bit_rate)
         self._pictures = 0
@@ -343,10 +362,10 @@ class OutgoingVideo(OutgoingStream):
             for report in packet.reports:
                 if report.ssrc == self.ssrc:
                     self._control.loss(report.fraction_lost / 256, now)
+                    self._round_trip = round_trip(report, current_ntp_time()) or self._round_trip
         if isinstance(packet, RtcpRtpfbPacket):
             # aiortc sends again what is still in the list when this returns.
-            given = self._repairs.take(len(packet.lost), self._control.bit_rate, time.monotonic())
-            packet.lost = packet.lost[:given]
+            packet.lost = self._repair(packet.lost)
         if not isinstance(packet, RtcpPsfbPacket):
             return
         if packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
@@ -358,6 +377,15 @@ class OutgoingVideo(OutgoingStream):
                 return
             now = time.monotonic()
             self._control.estimate(allowed, self._sent_rate(now), now)
+
+    def _repair(self, lost: Sequence[int]) -> list[int]:
+        """Return which of the lost packets are sent again."""
+        now = time.monotonic()
+        sizes = [size for at, size in self._recent if at >= now - MISSING_WINDOW]
+        sent = sum(-(-size // PACKET_BYTES) for size in sizes)
+        if self._control.missing(self._missing.share(lost, sent, now), now):
+            return []
+        return self._repairs.take(lost, self._control.bit_rate, self._round_trip, now)
 
     @property
     def _absent(self) -> bool:
@@ -457,6 +485,18 @@ class OutgoingVideo(OutgoingStream):
     def _close_source(self) -> None:
         if self._given is not None:
             self._given.close()
+
+    def _drop_encoder(self) -> None:
+        self._encoder.close()
+
+
+def round_trip(report: RtcpReceiverInfo, ntp: int) -> float | None:
+    """Return the seconds that a report of reception tells of the way and back (RFC 3550, 6.4.1).
+
+    None if it answers no report of ours, or if a clock was set meanwhile.
+    """
+    taken = ((ntp >> 16) - report.lsr - report.dlsr & 0xFFFF_FFFF) / 65_536
+    return taken if report.lsr and taken < MAX_ROUND_TRIP else None
 
 
 def _frame_rate_of(source: VideoSource | None) -> int:

@@ -205,7 +205,7 @@ class VideoJitterBuffer:
         if position > self._highest:
             self._gap = None
         elif position != self._gap:
-            self._gap, self._gap_since, self._nack_at = position, now, now
+            self._gap, self._gap_since, self._nack_at = position, now, float("-inf")
 
     def _missing(self, start: int) -> tuple[int, ...]:
         assert self._highest is not None

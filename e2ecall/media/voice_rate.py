@@ -13,6 +13,11 @@ class Setting(NamedTuple):
     bit_rate: int
     copies: int
 
+    @property
+    def load(self) -> int:
+        """Bits a second of all of it."""
+        return self.bit_rate * (1 + self.copies)
+
 
 NARROW: Final = Setting(24_000, 1)
 LOSSY: Final = Setting(24_000, 2)
@@ -21,15 +26,15 @@ GOOD: Final = Setting(48_000, 1)
 BEST: Final = Setting(64_000, 1)
 
 HOLD: Final = 4.0
-"""Seconds between changes: each one shows in the size of packets."""
+"""Seconds between changes, which show in the size of packets; less may be taken at once."""
 
-_NARROW_RATE: Final = 400_000
+_NARROW_RATE: Final = 250_000
 _GOOD_RATE: Final = 1_300_000
 _BEST_RATE: Final = 2_000_000
 _MUCH_LOSS: Final = 0.08
 _STILL_MUCH_LOSS: Final = 0.04
 """Where two copies are kept: a share that moves about one border must not change the size."""
-_NARROW_MARGIN: Final = 1.25
+_NARROW_MARGIN: Final = 1.3
 
 
 class VoiceRate:
@@ -45,7 +50,9 @@ class VoiceRate:
         ``path_rate`` is in bits a second, None where no picture tells of the path.
         """
         wanted = self._wanted(loss, path_rate)
-        if wanted != self.setting and now - self._changed_at >= HOLD:
+        if wanted.load < self.setting.load or (
+            wanted != self.setting and now - self._changed_at >= HOLD
+        ):
             self.setting, self._changed_at = wanted, now
         return self.setting
 

@@ -1,5 +1,7 @@
 """What is sent: constant packets, key frames on request, a rate that follows estimates, a pace."""
 
+from itertools import pairwise
+
 import anyio
 import av
 import numpy as np
@@ -11,18 +13,20 @@ from aiortc.rtp import (
     RtcpPsfbPacket,
     RtcpReceiverInfo,
     RtcpRrPacket,
+    RtcpRtpfbPacket,
     pack_remb_fci,
 )
 
 from e2ecall.errors import MediaError
 from e2ecall.media import bitrate, outgoing
-from e2ecall.media.bitrate import BitrateControl, RepairBudget
+from e2ecall.media.bitrate import BitrateControl
 from e2ecall.media.encoders import vp8
 from e2ecall.media.encoders.opus import OpusEncoder
 from e2ecall.media.encoders.vp8 import VP8Encoder, check_picture
 from e2ecall.media.ladder import Ladder, useful
-from e2ecall.media.outgoing import OutgoingVideo
+from e2ecall.media.outgoing import OutgoingVideo, round_trip
 from e2ecall.media.pacer import MAX_LAG, Pacer
+from e2ecall.media.repair import Missing, RepairBudget
 from e2ecall.media.sources import (
     AudioSource,
     GeneratedAudio,
@@ -206,8 +210,8 @@ def test_nonsense_feedback_is_ignored(now):
 def test_the_rate_falls_with_congestion_and_rises_slowly():
     """An estimate below what is sent lowers the rate; it takes time and room to rise again."""
     control = BitrateControl()
-    assert control.bit_rate == bitrate.START_RATE == 1_000_000
-    control.estimate(300_000, 1_000_000, 10.0)
+    assert control.bit_rate == bitrate.START_RATE == 400_000
+    control.estimate(300_000, 400_000, 10.0)
     assert control.bit_rate == 300_000
     control.estimate(160_000, 250_000, 10.5)
     assert control.bit_rate == 300_000
@@ -225,6 +229,73 @@ def test_the_rate_falls_with_congestion_and_rises_slowly():
     assert control.bit_rate == bitrate.MAX_RATE == 2_500_000
 
 
+def test_a_call_begins_with_little_and_soon_has_more():
+    """MEDIA-33: reports without trouble take the rate to 800 kbit/s, each by no more than 1.3."""
+    control = BitrateControl()
+    rates = []
+    for second in range(6):
+        control.loss(0.05, float(second))
+        control.loss(0.05, second + 0.1)
+        rates.append(control.bit_rate)
+    assert rates == [400_000, 520_000, 676_000, 800_000, 800_000, 800_000]
+
+
+@pytest.mark.parametrize("trouble", ["loss", "estimate"])
+def test_the_first_trouble_ends_the_quick_rise(trouble):
+    """MEDIA-33: after a queue or much loss the rate rises by estimates alone."""
+    control = BitrateControl()
+    if trouble == "loss":
+        control.loss(0.3, 0.0)
+    else:
+        control.estimate(238_000, 400_000, 0.0)
+    assert control.bit_rate == 238_000
+    for second in range(1, 10):
+        control.loss(0.0, float(second))
+    assert control.bit_rate == 238_000
+
+
+def test_a_measured_rate_need_not_wait_after_a_loss():
+    """MEDIA-23: what the receiver estimated takes the rate down also right after losses did."""
+    control = BitrateControl()
+    control.loss(0.4, 0.0)
+    assert control.bit_rate == 204_000
+    control.estimate(150_000, 240_000, 0.1)
+    assert control.bit_rate == 150_000
+    control.estimate(100_000, 240_000, 0.2)
+    assert control.bit_rate == 150_000
+
+
+def test_what_is_asked_for_again_tells_of_a_narrow_path():
+    """MEDIA-35: of 30 packets in half a second 15 asked for again take the rate to under a half,
+    once a second, and are not sent again; 9, or more than were sent, change nothing.
+    """
+    control, missing = BitrateControl(), Missing()
+    assert not control.missing(missing.share(range(9), 30, 0.0), 0.0)
+    assert not control.missing(missing.share(range(9, 40), 30, 0.1), 0.1)
+    assert control.bit_rate == 400_000
+    assert control.missing(missing.share(range(100, 115), 30, 1.0), 1.0)
+    assert control.bit_rate == 170_000
+    assert control.missing(missing.share(range(105, 115), 30, 1.3), 1.3)
+    assert control.bit_rate == 170_000
+    assert missing.share(range(105, 112), 30, 2.0) == 0.0
+
+
+def test_a_path_that_overflows_is_not_filled_with_repairs(now):
+    """MEDIA-35: what the receiver asks for again stays in the packet unless it is too much."""
+
+    async def main():
+        track = OutgoingVideo(GeneratedVideo(lambda n: gradient(n).to_ndarray()), "camera")
+        track._recent.extend((now[0] - n / 100, 1_000) for n in range(30))
+        few = RtcpRtpfbPacket(fmt=1, ssrc=1, media_ssrc=5, lost=list(range(5)))
+        track.feedback(few)
+        many = RtcpRtpfbPacket(fmt=1, ssrc=1, media_ssrc=5, lost=list(range(20)))
+        track.feedback(many)
+        await track.close()
+        return len(few.lost), len(many.lost), track._control.bit_rate
+
+    assert anyio.run(main) == (5, 0, pytest.approx(400_000 / 3 * 0.85, abs=1))
+
+
 def test_an_estimate_of_a_quiet_sender_is_no_congestion():
     """A receiver cannot estimate more than it sees: a still picture keeps its rate."""
     control = BitrateControl()
@@ -236,15 +307,18 @@ def test_an_estimate_of_a_quiet_sender_is_no_congestion():
 def test_loss_lowers_the_rate_and_keeps_it_from_rising():
     """MEDIA-23: above 10% the rate falls once a second; above 2% no estimate raises it."""
     control = BitrateControl()
-    control.loss(0.05, 1.0)
-    control.estimate(5_000_000, 1_000_000, 1.0)
-    assert control.bit_rate == 1_000_000
-    control.loss(0.2, 2.0)
-    control.loss(0.2, 2.5)
-    assert control.bit_rate == 900_000
-    for second in range(3, 60):
+    for second in range(4):
+        control.loss(0.0, float(second))
+    assert control.bit_rate == 800_000
+    control.loss(0.2, 5.0)
+    control.loss(0.2, 5.5)
+    assert control.bit_rate == 720_000
+    control.loss(0.05, 5.9)
+    control.estimate(5_000_000, 1_000_000, 8.0)
+    assert control.bit_rate == 720_000
+    for second in range(8, 60):
         control.loss(0.2, float(second))
-    assert control.bit_rate == bitrate.LOSS_FLOOR == 300_000
+    assert control.bit_rate == bitrate.LOSS_FLOOR == 400_000
     for second in range(60, 90):
         control.loss(0.5, float(second))
     assert control.bit_rate == bitrate.MIN_RATE
@@ -253,15 +327,46 @@ def test_loss_lowers_the_rate_and_keeps_it_from_rising():
     assert control.bit_rate > bitrate.MIN_RATE
 
 
+def test_moderate_loss_does_not_hold_a_low_rate():
+    """MEDIA-23: a path that always loses 15% comes back to 400 kbit/s, and no further."""
+    control = BitrateControl()
+    control.estimate(100_000, 400_000, 0.0)
+    for second in range(1, 60):
+        control.loss(0.15, float(second))
+        control.estimate(5_000_000, 400_000, float(second))
+    assert 400_000 <= control.bit_rate < 440_000
+
+
 def test_what_is_sent_again_is_bounded():
     """MEDIA-14: repairs take half of the rate, in bursts of half a second of it."""
+    budget, numbers = RepairBudget(), iter(range(10_000))
+
+    def take(count, rate, now):
+        return len(budget.take([next(numbers) for _ in range(count)], rate, 0.01, now))
+
+    assert take(128, 1_040_000, 10.0) == 25
+    assert take(128, 1_040_000, 10.0) == 0
+    assert take(128, 1_040_000, 10.11) == 5
+    assert take(3, 1_040_000, 20.0) == 3
+    assert take(128, 1_040_000, 20.0) == 22
+    assert len(RepairBudget().take(range(5), 100, None, 0.0)) == 1
+
+
+@pytest.mark.parametrize(("trip", "wait"), [(0.01, 0.05), (0.1, 0.125), (None, 0.1), (2.0, 0.3)])
+def test_a_packet_is_sent_again_once_in_a_round_trip(trip, wait):
+    """MEDIA-36: asked for every 20 ms, a packet is sent again no sooner than it can have come."""
     budget = RepairBudget()
-    assert budget.take(128, 1_040_000, 10.0) == 25
-    assert budget.take(128, 1_040_000, 10.0) == 0
-    assert budget.take(128, 1_040_000, 10.11) == 5
-    assert budget.take(3, 1_040_000, 20.0) == 3
-    assert budget.take(128, 1_040_000, 20.0) == 22
-    assert RepairBudget().take(5, 100, 0.0) == 1
+    sent = [ms / 1000 for ms in range(0, 1000, 5) if budget.take([7], 10**7, trip, ms / 1000)]
+    assert sent[0] == 0.0
+    assert min(b - a for a, b in pairwise(sent)) == pytest.approx(wait, abs=0.0051)
+
+
+def test_the_round_trip_is_that_of_the_last_report():
+    """RFC 3550, 6.4.1: what was sent, held by the peer for 5.25 s and came back took 1.125 s."""
+    heard = RtcpReceiverInfo(0, 0, 0, 0, 0, lsr=0xB705_2000, dlsr=0x0005_4000)
+    assert round_trip(heard, 0xB44D_B705_2000_0000 + (6_375 << 32) // 1000) == pytest.approx(1.125)
+    assert round_trip(heard, 0xB44D_B705_0000_0000) is None
+    assert round_trip(RtcpReceiverInfo(0, 0, 0, 0, 0, 0, 0), 1 << 40) is None
 
 
 HD, SMALL = 1280 * 720 * 30, 640 * 360 * 30

@@ -84,6 +84,10 @@ class VP8Encoder:
         codec.open()
         self._codec = codec
 
+    def close(self) -> None:
+        """Let go of the context and its threads; another picture would open a new one."""
+        self._codec = None
+
     def encode(self, frame: VideoFrame, *, key_frame: bool) -> bytes:
         """Return the encoded picture, a key frame if asked for or if the context is new.
 
