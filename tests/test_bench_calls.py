@@ -44,7 +44,8 @@ def seen_of(material, sent, *, lost_sound=(), lost_pictures=(), late=lambda n: 0
 
 
 def judged(material, sent, **what):
-    return judge(material, sent, seen_of(material, sent, **what), START + COUNT / 30 + WAY)
+    seen = seen_of(material, sent, **what)
+    return judge(material, sent, seen, START + 1 + WAY, START + COUNT / 30 + WAY)
 
 
 def test_a_perfect_call(material, sent):
@@ -74,6 +75,13 @@ def test_the_ear_keeps_what_it_needed_once_and_not_more(material, sent):
     assert figures.gaps > 100 * 0.15 / 2
 
 
+def test_a_call_in_which_nothing_came(material, sent):
+    """Who saw and heard nothing has no picture, one freeze and one gap as long as the call."""
+    figures = judge(material, sent, Seen(), START, START + 3)
+    assert (figures.psnr, figures.frames_a_second, figures.freeze) == (0, 0, 3)
+    assert (figures.gaps, figures.mouth_to_ear) == (100, 3000)
+
+
 def test_another_sound_is_not_taken_for_it(material, sent):
     """Who heard something else has no delay: it is an error."""
     seen = seen_of(material, sent)
@@ -82,7 +90,7 @@ def test_another_sound_is_not_taken_for_it(material, sent):
         (at, clock, draw.normal(0, 5000, 960).astype(np.int16)) for at, clock, _ in seen.sounds
     ]
     with pytest.raises(ValueError, match="not what was said"):
-        judge(material, sent, seen, START + COUNT / 30)
+        judge(material, sent, seen, START, START + COUNT / 30)
 
 
 @pytest.mark.parametrize(

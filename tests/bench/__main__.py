@@ -23,7 +23,7 @@ PARTS = {
     path.stem.replace("_", "-"): f"tests.bench.parts.{path.stem}"
     for path in sorted((Path(__file__).parent / "parts").glob("*.py"))
 }
-LONG = ("network",)
+LONG = ("endurance", "network")
 """Parts that take half an hour, and run only when they are asked for."""
 
 PACKAGES = (

@@ -84,13 +84,13 @@ class Peer:
             say("done", **(answer or {}))
 
 
-async def main(store, relay, ca=None):
+async def main(store, relay, ca=None, kind=Peer):
     try:
         async with (
             e2ecall.Client.open(store, passphrase="of a peer", relay=relay, ca=ca) as client,
             anyio.create_task_group() as tasks,
         ):
-            peer = Peer(client, tasks)
+            peer = kind(client, tasks)
             if client.is_registered:
                 peer.listen()
             say("open", registered=client.is_registered)

@@ -38,6 +38,10 @@ class PeerProcess:
                     return self._waiting.pop(number)
                 number += 1
 
+    def forget(self):
+        """Drop what was told and not asked for: a process that runs for long tells much."""
+        self._waiting.clear()
+
     async def rest(self, name):
         """Return all events of this name that a process told before it ended."""
         with contextlib.suppress(anyio.EndOfStream, anyio.IncompleteRead):
@@ -57,9 +61,11 @@ class PeerProcess:
 
 
 @asynccontextmanager
-async def peer_process(backend, store, relay_url, *, ca=None, inside=()):
+async def peer_process(
+    backend, store, relay_url, *, ca=None, inside=(), module="tests.integration.peer"
+):
     """Run a peer on trio or asyncio for the length of the block, by the command ``inside``."""
-    command = [*inside, sys.executable, "-W", "error", "-m", "tests.integration.peer"]
+    command = [*inside, sys.executable, "-W", "error", "-m", module]
     arguments = [backend, str(store), relay_url, *([] if ca is None else [str(ca)])]
     process = await anyio.open_process([*command, *arguments], stdin=subprocess.PIPE, stderr=None)
     try:

@@ -13,13 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from e2ecall.media import counter
+from e2ecall.media.counter import Plane
 from e2ecall.media.sources import SAMPLE_RATE, SAMPLES_PER_FRAME, Samples
 from tests.bench.calls.material import RATE, Material
-from tests.bench.calls.witness import Seen, Sent
+from tests.bench.calls.witness import KEPT_EVERY, Seen, Sent
 
 FRAME: Final = SAMPLES_PER_FRAME / SAMPLE_RATE
 RESERVE: Final = 0.1
 """Seconds of sound that the ear keeps at most."""
+
+LEAST: Final = 25
+"""Frames of sound by which it can be found in what was said."""
+
+MOMENTS: Final = 10
+"""At how many moments a picture that stands is compared."""
 
 _PEAK: Final = 255.0
 _STEP: Final = 8
@@ -33,7 +40,8 @@ class Figures:
     """One call as the callee had it."""
 
     psnr: float
-    """Of the pictures seen against those sent, in dB, mean."""
+    """Of what was on the screen against what was to be seen, in dB, mean over time: a picture that
+    stands is compared with all those that should have come after it."""
     frames_a_second: float
     freeze: float
     """The longest time for which one picture stood, in seconds."""
@@ -41,34 +49,43 @@ class Figures:
     """The share of the time in which the ear had nothing to play, in percent."""
     mouth_to_ear: float
     """Milliseconds, median."""
-    lip_sync: float
-    """By how much pictures come after the sound that belongs to them, in ms, median."""
+    lens_to_eye: float
+    """Milliseconds, median: from the moment at which a picture is taken until it is decoded."""
+
+    @property
+    def lip_sync(self) -> float:
+        """By how much pictures come after the sound that belongs to them, in milliseconds."""
+        return self.lens_to_eye - self.mouth_to_ear
+
+    @property
+    def out_of_sync(self) -> float:
+        """The same, whichever is first."""
+        return abs(self.lip_sync)
 
 
-def judge(material: Material, sent: Sent, seen: Seen, end: float) -> Figures:
-    """Return the figures from the first picture on until ``end``.
+def judge(material: Material, sent: Sent, seen: Seen, start: float, end: float) -> Figures:
+    """Return the figures of the time between ``start``, when both ends were connected, and ``end``.
+
+    Of what never came the picture has 0 dB, and the delay is as long as the call.
 
     Raises:
-        ValueError: the callee saw nothing or heard nothing that was sent.
+        ValueError: something else was heard than what was said.
     """
-    if len(seen.pictures) < 2 or len(seen.sounds) < RATE:
-        raise ValueError("the callee saw or heard nothing")
-    start = seen.pictures[0][0]
     numbers = _numbers(seen)
     delays = [
         at - sent.pictures[number]
         for (at, _), number in zip(seen.pictures, numbers, strict=True)
         if 0 < number < len(sent.pictures)
     ]
-    shown = [at for at, _ in seen.pictures if at <= end]
-    played, gaps, spoken = _play(material, sent, seen, start, end)
+    shown = [at for at, _ in seen.pictures if start <= at <= end]
+    delay, gaps = _hear(material, sent, seen, start, end)
     return Figures(
-        psnr=_psnr(material, seen, numbers),
+        psnr=_psnr(material, seen, numbers, len(sent.pictures)),
         frames_a_second=len(shown) / (end - start),
-        freeze=max(later - earlier for earlier, later in pairwise([*shown, end])),
+        freeze=max(later - earlier for earlier, later in pairwise([start, *shown, end])),
         gaps=100 * gaps / (end - start),
-        mouth_to_ear=1000 * float(np.median(np.array(played) - np.array(spoken))),
-        lip_sync=1000 * (float(np.median(delays)) - float(np.median(np.subtract(played, spoken)))),
+        mouth_to_ear=1000 * delay,
+        lens_to_eye=1000 * (float(np.median(delays)) if delays else end - start),
     )
 
 
@@ -76,7 +93,9 @@ def _numbers(seen: Seen) -> list[int]:
     """Return each picture's number: its strip's, or by the sender's clock from one with a strip."""
     numbers, anchor = [], None
     known = {place: counter.read(luma) for place, luma in seen.kept.items()}
-    first = next(p for p in sorted(known) if known[p] is not None)
+    first = next((place for place in sorted(known) if known[place] is not None), None)
+    if first is None:
+        return [0] * len(seen.pictures)
     for place, (_, sent) in enumerate(seen.pictures):
         if (number := known.get(place)) is not None:
             anchor = (number, sent)
@@ -85,38 +104,48 @@ def _numbers(seen: Seen) -> list[int]:
     return numbers
 
 
-def _psnr(material: Material, seen: Seen, numbers: list[int]) -> float:
-    values = []
-    for place, luma in seen.kept.items():
-        right = material.picture(numbers[place])[: counter.HEIGHT].astype(np.float32)
-        error = float(np.mean((right - luma) ** 2))
-        values.append(10 * np.log10(_PEAK**2 / max(error, 1e-3)))
-    return float(np.mean(values))
+def _psnr(material: Material, seen: Seen, numbers: list[int], count: int) -> float:
+    total, weight = 0.0, 0
+    for place, (number, after) in enumerate(pairwise([*numbers, count])):
+        luma, stood = seen.kept.get(place), after - number
+        if luma is None or stood < 1:
+            continue
+        wanted = {number + round(lag) for lag in np.linspace(0, stood - 1, min(stood, MOMENTS))}
+        # Those that did not stand long are a third of their kind; the others are all there.
+        share = stood * (1 if stood > KEPT_EVERY else KEPT_EVERY)
+        total += share * float(np.mean([_likeness(material, one, luma) for one in wanted]))
+        weight += share
+    return total / weight if weight else 0.0
 
 
-def _play(
+def _likeness(material: Material, number: int, luma: Plane) -> float:
+    """Return the PSNR of a picture against one that was sent."""
+    right = material.picture(number)[: counter.HEIGHT].astype(np.float32)
+    return float(10 * np.log10(_PEAK**2 / max(float(np.mean((right - luma) ** 2)), 1e-3)))
+
+
+def _hear(
     material: Material, sent: Sent, seen: Seen, start: float, end: float
-) -> tuple[list[float], float, list[float]]:
-    """Return when each sound was played, for how long there was none, and when it was spoken."""
+) -> tuple[float, float]:
+    """Return the median delay from mouth to ear, and for how long there was nothing to play."""
+    if len(seen.sounds) < LEAST:
+        return end - start, end - start
     first, lag = _place(material.sound, seen)
-    played, spoken, gaps, free = [], [], 0.0, None
+    delays, gaps, free = [], 0.0, start
     for at, clock, samples in seen.sounds:
-        play = at if free is None else max(at, free)
+        play = max(at, free) if at >= start else at
         if play > end:
             break
         if play - at > RESERVE:
             gaps += FRAME if play >= start else 0.0
             continue
         if play >= start:
-            gaps += play - free if free is not None and free >= start else 0.0
+            gaps += play - free
             number = first + round(clock / FRAME)
             if 0 < number < len(sent.sounds):
-                played.append(play)
-                spoken.append(sent.sounds[number] - FRAME - lag)
-        free = play + len(samples) / SAMPLE_RATE
-    if free is not None:
-        gaps += max(0.0, end - free)
-    return played, gaps, spoken
+                delays.append(play - (sent.sounds[number] - FRAME - lag))
+        free = max(free, play + len(samples) / SAMPLE_RATE)
+    return float(np.median(delays)) if delays else end - start, gaps + max(0.0, end - free)
 
 
 def _place(sound: Samples, seen: Seen) -> tuple[int, float]:

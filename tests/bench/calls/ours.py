@@ -70,11 +70,11 @@ async def call(
         identity = MediaIdentity.generate(STREAMS)
         peer = await engine.create_peer(local=identity)
         candidates = await peer.gather(*turn)
+        await peer.prepare(sources)
         described = msgspec.msgpack.encode(_Described(identity.description, candidates))
         lines.say(base64.b64encode(described).decode())
         remote = msgspec.msgpack.decode(base64.b64decode(await lines.read()), type=_Described)
         eyes = _Eyes(witness)
-        await peer.prepare(sources)
         await peer.start(
             controlling=role == "caller",
             remote=remote.media,

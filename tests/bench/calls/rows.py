@@ -1,7 +1,7 @@
 """The networks over which calls are measured: what happens on the link of the callee.
 
-Both directions of that link have the conditions; the caller's link is perfect. The first figures
-of a call count as well: what a call does before it knows the network is part of it.
+Both directions of that link have the conditions; the caller's link is perfect. What a call does
+before it knows the network counts as well.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.network.link import Conditions
 
-SECONDS: Final = 12.0
+SECONDS: Final = 10.0
 """Of media, from the moment at which both ends are connected."""
 
 
@@ -53,7 +53,7 @@ NETWORKS: Final = (
     _narrow("1 Mbit/s", 1_000_000),
     Network("outage 2 s", Conditions(delay=0.02), lossy=True, outage=Outage(4.0, 2.0)),
     Network(
-        "outage 10 s", Conditions(delay=0.02), lossy=True, outage=Outage(3.0, 10.0), seconds=20
+        "outage 10 s", Conditions(delay=0.02), lossy=True, outage=Outage(3.0, 10.0), seconds=18
     ),
 )
 SHORT: Final = ("loss 0%", "loss 10%")

@@ -1,4 +1,4 @@
-"""Runs a call between three hosts: the relay, and two endpoints of one contestant."""
+"""Runs a call between a relay and two endpoints of one contestant, on three hosts or on one."""
 
 import json
 import pickle
@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,11 +20,14 @@ from tests.bench.calls.judge import Figures, judge
 from tests.bench.calls.material import Material
 from tests.bench.calls.rows import Network
 from tests.bench.calls.witness import load
+from tests.bench.media.stun import Credential
+from tests.bench.media.usage import cpu_time
 from tests.network.bed import ADDRESSES
 from tests.network.bed import Network as Hosts
 from tests.network.link import Conditions
 
-CONTESTANTS: Final = {"e2ecall": "ours", "aiortc": "theirs"}
+CONTESTANTS: Final = {"e2ecall": "ours", "aiortc": "theirs", "without SFrame": "unprotected"}
+"""By name, the module that is the contestant."""
 PATIENCE: Final = 60
 """Seconds for each answer of a child."""
 _LINE: Final = 1 << 20
@@ -39,6 +43,7 @@ class Child:
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
+        self.pid = process.pid
         self._stdin = process.stdin
         self._answers = BufferedByteReceiveStream(process.stdout)
 
@@ -86,54 +91,86 @@ async def turn_relay(hosts: Hosts) -> AsyncIterator[tuple[str, str]]:
         yield (await relay.read())["turn"], secret
 
 
-async def tickets(secret: str) -> dict[str, Any]:
+async def tickets(secret: str) -> tuple[Credential, Credential]:
     """Return the credentials of the two sides of one call."""
     command = [sys.executable, "-m", "relay.cli", "ticket", "--turn-secret", secret]
-    done = await anyio.run_process(command)
-    ticket: dict[str, Any] = json.loads(done.stdout)
-    return ticket
+    ticket = json.loads((await anyio.run_process(command)).stdout)
+    return Credential(**ticket["a"]), Credential(**ticket["b"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of a call that is over."""
+
+    figures: Figures
+    setup: float
+    """From accepting to the first decoded picture at the callee, in milliseconds."""
+    cpu: float
+    """Of both ends together while the call lasted, in percent of one core."""
 
 
 async def place_call(
-    hosts: Hosts, relay: tuple[str, str], name: str, network: Network, folder: Path
-) -> Figures:
+    name: str,
+    network: Network,
+    folder: Path,
+    uri: str,
+    credentials: tuple[Credential, Credential],
+    hosts: Hosts | None = None,
+) -> Outcome:
     """Run one call of a contestant over a network; return what its callee had.
+
+    Without ``hosts`` all of it is on this machine's loopback, where only `Network.seconds` counts.
 
     Raises:
         CallError: it did not come about.
-        ValueError: nothing was seen or heard.
+        ValueError: something else was heard than what was said.
     """
-    uri, secret = relay
-    ticket = await tickets(secret)
-    await _shape(hosts, network.conditions)
+    if hosts is not None:
+        await _shape(hosts, network.conditions)
     async with AsyncExitStack() as stack:
         ends = {}
-        for role, side in (("caller", "a"), ("callee", "b")):
-            words = [CONTESTANTS[name], role, uri, *ticket[side].values(), str(folder)]
-            command = [sys.executable, "-m", "tests.bench.calls.endpoint", *words]
-            ends[role] = await stack.enter_async_context(child([*hosts.inside(role), *command]))
+        for role, credential in zip(("caller", "callee"), credentials, strict=True):
+            words = [CONTESTANTS[name], role, uri, credential.username, credential.password]
+            command = [sys.executable, "-m", "tests.bench.calls.endpoint", *words, str(folder)]
+            inside = hosts.inside(role) if hosts is not None else ()
+            ends[role] = await stack.enter_async_context(child([*inside, *command]))
         caller, callee = ends["caller"], ends["callee"]
-        await callee.say(await caller.read())
-        await caller.say(await callee.read())
-        await callee.until("connected")
+        offer = await caller.read()
+        if CONTESTANTS[name] != "theirs":
+            answer = await callee.read()  # what Ringing brings, before anybody accepts
+        accepted = time.monotonic()
+        await callee.say(offer)
+        if CONTESTANTS[name] == "theirs":
+            answer = await callee.read()
+        await caller.say(answer)
+        for one in (callee, caller):
+            await one.until("connected")
+        pids = [caller.pid, callee.pid]
+        start, used = time.monotonic(), cpu_time(pids)
         end = await _last(hosts, network)
+        used = cpu_time(pids) - used
         for one in (callee, caller):
             await one.say("stop")
         for one in (callee, caller):
             await one.until("over")
     seen = load(folder / "callee.seen")
     sent = pickle.loads((folder / "caller.sent").read_bytes())
-    return judge(Material(folder), sent, seen, end)
+    first = seen.pictures[0][0] if seen.pictures else end
+    return Outcome(
+        judge(Material(folder), sent, seen, start, end),
+        1000 * (first - accepted),
+        100 * used / 1e9 / (end - start),
+    )
 
 
 async def _shape(hosts: Hosts, conditions: Conditions) -> None:
     await hosts.shape("callee", up=conditions, down=conditions)
 
 
-async def _last(hosts: Hosts, network: Network) -> float:
+async def _last(hosts: Hosts | None, network: Network) -> float:
     """Let a call last as long as it should, with its outage; return the time of its end."""
     start = time.monotonic()
-    if network.outage is not None:
+    if hosts is not None and network.outage is not None:
         await anyio.sleep(network.outage.at)
         await _shape(hosts, Conditions(outage=True))
         await anyio.sleep(network.outage.lasting)

@@ -32,6 +32,10 @@ METRICS: Final = (
     Metric("mouth_to_ear", "mouth to ear", "ms", more_is_better=False, slack=20),
 )
 
+LIPS: Final = Metric("out_of_sync", "lips and sound apart", "ms", more_is_better=False, slack=20)
+LIPS_BUDGET: Final = Budget(80.0, "ms")
+"""Whatever others reach: from there on people see it (ITU-R BT.1359 has 45 to 125)."""
+
 
 @dataclass(frozen=True)
 class Versus(Budget):
@@ -47,6 +51,11 @@ def compare(
     """Add a row for each contestant, ours first and judged."""
     if not all(samples.values()):
         report.skipped.append(f"{network.name}, {metric.name}: a contestant had no call")
+        return
+    if metric is LIPS:
+        reference = list(samples)[-1]
+        lists = {name: list(values) for name, values in samples.items()}
+        report.compare(f"{network.name}: {metric.name}", metric.unit, lists, reference, LIPS_BUDGET)
         return
     ours, theirs = samples.values()
     ahead = standing(ours, theirs, metric)

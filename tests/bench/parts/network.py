@@ -17,8 +17,8 @@ import anyio
 from tests.bench.calls import material
 from tests.bench.calls.judge import Figures
 from tests.bench.calls.rows import NETWORKS, SHORT, Network
-from tests.bench.calls.stage import CONTESTANTS, CallError, place_call, turn_relay
-from tests.bench.calls.versus import METRICS, compare
+from tests.bench.calls.stage import CallError, place_call, tickets, turn_relay
+from tests.bench.calls.versus import LIPS, METRICS, compare
 from tests.bench.harness import Report
 from tests.bench.media.usage import Others, preferred
 from tests.network.bed import network
@@ -49,7 +49,7 @@ def run(report: Report) -> None:
 
 
 async def _measure(report: Report, wanted: Sequence[Network], folder: Path) -> None:
-    names = list(CONTESTANTS)
+    names = ["e2ecall", "aiortc"]
     for about in wanted:
         figures: dict[str, list[Figures]] = {name: [] for name in names}
         # A namespace of its own for each line: no queue of one is left for the next.
@@ -59,13 +59,14 @@ async def _measure(report: Report, wanted: Sequence[Network], folder: Path) -> N
                 for name in (*names[turn:], *names[:turn]):
                     for attempt in range(_ATTEMPTS):
                         try:
-                            one = await place_call(hosts, relay, name, about, folder)
+                            pair = await tickets(relay[1])
+                            one = await place_call(name, about, folder, relay[0], pair, hosts)
                         except (CallError, ValueError, TimeoutError) as error:
                             report.notes.append(f"{about.name}, {name}, try {attempt + 1}: {error}")
                         else:
-                            figures[name].append(one)
+                            figures[name].append(one.figures)
                             break
-        for metric in METRICS:
+        for metric in (*METRICS, LIPS):
             samples = {
                 name: [float(getattr(one, metric.field)) for one in values]
                 for name, values in figures.items()
