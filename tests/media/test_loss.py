@@ -8,6 +8,7 @@ from itertools import pairwise
 import anyio
 import pytest
 
+from e2ecall.media import pacer
 from e2ecall.media.events import MediaConnected
 from e2ecall.media.sources import GeneratedVideo
 from e2ecall.protocol.messages import Stream
@@ -112,8 +113,9 @@ async def test_a_lost_packet_of_a_picture_freezes_it_shortly(turn, doomed):
     assert path.lost == doomed
     freeze = max(later[0] - earlier[0] for earlier, later in pairwise(sink.came[CAMERA]))
     assert freeze < 0.7
-    # Afterwards nothing waits any more.
-    assert least(delays(path, sink, CAMERA)[-15:]) < 0.04
+    # Afterwards nothing waits any more, whatever else the machine does.
+    delay = delays(path, sink, CAMERA)
+    assert least(delay[-30:]) - least(delay[:start]) < 0.04
 
 
 async def test_pictures_are_released_at_their_marker(turn):
@@ -131,10 +133,12 @@ async def test_pictures_are_released_at_their_marker(turn):
     assert least(delays(path, sink, CAMERA)) < 0.05
 
 
-async def test_random_loss_costs_what_was_lost_twice(turn):
+async def test_random_loss_costs_what_was_lost_twice(turn, monkeypatch):
     """MEDIA-19, MEDIA-32: at 15% loss a frame of sound is missing only where the next packet was
     lost too, and none is played later than before.
     """
+    # A machine that stalls for long would move the schedule: that is not the claim here.
+    monkeypatch.setattr(pacer, "MAX_LAG", 60.0)
     draw = random.Random(5)
     async with receiving(turn) as (path, sink):
         await sink.until(MICROPHONE, 50)
