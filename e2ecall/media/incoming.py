@@ -23,12 +23,12 @@ from e2ecall.media.encoders.vp8 import check_picture
 from e2ecall.media.events import FirstFrame, FrameRefused, MediaEvent, ReceivedStats
 from e2ecall.media.jitter import AudioJitterBuffer, Fragment, JitterBuffer
 from e2ecall.media.quality import FreezeMeter
-from e2ecall.media.redundancy import unpack
 from e2ecall.media.sinks import Sink
 from e2ecall.media.video_jitter import VideoJitterBuffer
 from e2ecall.protocol.messages import Codec, StreamDescription
 from e2ecall.protocol.sframe import SFrameReceiver, clear_prefix_length
 from e2ecall.protocol.sframe_header import epoch_of, parse_header
+from e2ecall.protocol.sound import unpack
 
 logger: Final = logging.getLogger(__name__)
 

@@ -36,7 +36,6 @@ from e2ecall.media.encoders.vp8 import VP8Encoder
 from e2ecall.media.events import SentStats
 from e2ecall.media.ladder import Ladder, scaled, useful
 from e2ecall.media.pacer import Pacer
-from e2ecall.media.redundancy import MAX_COPIES, pack
 from e2ecall.media.repair import MISSING_WINDOW, PACKET_BYTES, Missing, RepairBudget
 from e2ecall.media.sources import (
     MAX_FRAME_RATE,
@@ -54,6 +53,7 @@ from e2ecall.media.worker import Worker
 from e2ecall.protocol.messages import Codec
 from e2ecall.protocol.sframe import WORN_FRAMES, SFrameSender, clear_prefix_length
 from e2ecall.protocol.sframe_header import epoch_of
+from e2ecall.protocol.sound import MAX_COPIES, pack
 
 logger: Final = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """At which rate sound is encoded, and how much of it is sent twice (spec/media.md, "Audio").
 
 Sans-I/O. The network alone decides: what is said must not show in a size. What the setting means
-for a frame is `redundancy`.
+for a frame is `e2ecall.protocol.sound`.
 """
 
 from typing import Final, NamedTuple

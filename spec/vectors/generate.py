@@ -13,6 +13,7 @@ from spec.vectors.generator.account import account
 from spec.vectors.generator.callkeys import callkeys
 from spec.vectors.generator.form import VectorFile
 from spec.vectors.generator.identity import identity
+from spec.vectors.generator.media import media
 from spec.vectors.generator.messages import call
 from spec.vectors.generator.notation import notation
 from spec.vectors.generator.pqxdh import pqxdh
@@ -36,6 +37,7 @@ CHAPTERS: tuple[Callable[[], VectorFile], ...] = (
     callkeys,
     sas,
     sframe,
+    media,
     wire,
     reach,
     store,

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from e2ecall.protocol import sframe
+from e2ecall.protocol import sframe, sound
 from e2ecall.protocol import sframe_header as headers
 from e2ecall.protocol.encoding import decode_remote, parse_remote_address
 from e2ecall.protocol.invitation import InvitationLink
@@ -68,6 +68,23 @@ def sframe_open(given: Given):
     protected = given.hex("protected")
     prefix = _prefix(given, protected)
     return {"clear_prefix": prefix, "frame": receiver.decrypt(protected, prefix)}
+
+
+@operation
+def sound_frame(given: Given):
+    before = [bytes.fromhex(packet) for packet in given["before"]]
+    own, count = given.hex("own"), len(before)
+    frame = sound.pack(own, before, given["payload_type"])
+    ticks = [(count - place) * 960 for place in range(count)]
+    read = sound.unpack(frame, given["payload_type"])
+    if [(one.ticks, one.data) for one in read] != [*zip(ticks, before, strict=True), (0, own)]:
+        raise MismatchError("the frame reads as another one")
+    return {"frame": frame}
+
+
+@operation
+def read_sound_frame(given: Given):
+    return {"sounds": len(sound.unpack(given.hex("frame"), given["payload_type"]))}
 
 
 def _receiver(given: Given) -> SFrameReceiver:

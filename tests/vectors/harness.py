@@ -48,6 +48,7 @@ LAYERS = {
     "reach": ("e2ecall.protocol.invitation",),
     "sas": ("e2ecall.protocol.sas", "e2ecall.protocol.verification"),
     "sframe": ("e2ecall.protocol.sframe",),
+    "sound": ("e2ecall.protocol.sound",),
     "export": ("e2ecall.protocol.account_export",),
     "store": ("e2ecall.io",),
     "relay": ("relay.services",),

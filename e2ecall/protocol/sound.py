@@ -1,7 +1,7 @@
-"""Sound that brings along what was before it (spec/media.md, "Audio"). Sans-I/O.
+"""Sound that brings along what was before it (spec/media.md, MEDIA-32). Sans-I/O.
 
 The layout is that of RFC 2198, inside of SFrame: who does not have the key sees a size and nothing
-else. It says nothing of when to do so, which is `voice_rate`, and decodes nothing.
+else. How much is brought along is `e2ecall.media.voice_rate`; it decodes nothing.
 
     block header   1 | payload type (7 bits) | ticks back (14) | length (10)    for each copy
                    0 | payload type (7 bits)                                    for the last
@@ -11,10 +11,13 @@ else. It says nothing of when to do so, which is `voice_rate`, and decodes nothi
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from e2ecall.media.sources import SAMPLES_PER_FRAME
+from e2ecall.errors import Reason, RemoteProtocolError
 
 MAX_COPIES: Final = 2
 """Packets before its own that a frame may bring along."""
+
+TICKS: Final = 960
+"""Of the RTP clock of sound in the 20 ms of a packet."""
 
 _COPY_HEADER: Final = 4
 _MAX_LENGTH: Final = (1 << 10) - 1
@@ -33,7 +36,7 @@ def pack(packet: bytes, before: Sequence[bytes], payload_type: int) -> bytes:
     """Return a frame with a packet and those before it, oldest first; each is 20 ms."""
     headers, count = bytearray(), len(before)
     for place, copy in enumerate(before):
-        ticks = (count - place) * SAMPLES_PER_FRAME
+        ticks = (count - place) * TICKS
         word = (_FOLLOWED | payload_type) << 24 | ticks << 10 | len(copy)
         headers += word.to_bytes(_COPY_HEADER)
     return b"".join((headers, bytes((payload_type,)), *before, packet))
@@ -43,7 +46,7 @@ def unpack(frame: bytes, payload_type: int) -> list[Sound]:
     """Return what a frame has in it, oldest first; the last is its own.
 
     Raises:
-        ValueError: it is not of this layout, has an empty packet, or more than `MAX_COPIES`.
+        RemoteProtocolError: MALFORMED: another layout, an empty packet, too many copies.
     """
     headers: list[tuple[int, int]] = []
     at = 0
@@ -51,10 +54,10 @@ def unpack(frame: bytes, payload_type: int) -> list[Sound]:
         word = int.from_bytes(frame[at : at + _COPY_HEADER])
         headers.append((word >> 10 & 0x3FFF, word & _MAX_LENGTH))
         if word >> 24 & ~_FOLLOWED != payload_type or len(headers) > MAX_COPIES:
-            raise ValueError("sound with blocks of another kind, or too many")
+            raise RemoteProtocolError(Reason.MALFORMED)
         at += _COPY_HEADER
     if frame[at : at + 1] != bytes((payload_type,)):
-        raise ValueError("sound without its own block")
+        raise RemoteProtocolError(Reason.MALFORMED)
     at += 1
     sounds = []
     for place, (ticks, length) in enumerate(headers):
@@ -62,5 +65,5 @@ def unpack(frame: bytes, payload_type: int) -> list[Sound]:
         at += length
     sounds.append(Sound(0, 0, frame[at:]))
     if not all(sound.data for sound in sounds):
-        raise ValueError("sound with an empty block")
+        raise RemoteProtocolError(Reason.MALFORMED)
     return sounds
