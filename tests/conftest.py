@@ -47,13 +47,19 @@ def _missing(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-def _program(name: str) -> Path:
+def program_path(name: str) -> Path | None:
+    """Return where a program is, if it is installed."""
     # Debian keeps the programs of a database server out of everybody's PATH.
     folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))
+    return None if found is None else Path(found)
+
+
+def _program(name: str) -> Path:
+    found = program_path(name)
     if found is None:
         _missing(f"the program {name} is not installed")
-    return Path(found)
+    return found
 
 
 def _namespaces() -> None:
@@ -84,6 +90,7 @@ THOROUGH = (
     "network/",
     "relay/io/",
     "relay/test_",
+    "test_bench_signalling.py",
     "test_conftest.py",
 )
 """What `make test` leaves to `make test-thorough`: mostly many processes, one after the other.
