@@ -16,7 +16,7 @@ from e2ecall.cli.output import Output, harmless, local_time
 from e2ecall.cli.running import run
 from e2ecall.cli.softphone.show import is_usable, use_phone
 from e2ecall.cli.terminal import Terminal
-from e2ecall.client import Call, Client, IncomingCall
+from e2ecall.client import Call, Client, IncomingCall, MessagesSetAside
 from e2ecall.errors import LocalProtocolError
 from e2ecall.protocol.call_events import EndReason
 from relay.wire.errors import WireError
@@ -59,6 +59,7 @@ def listen(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_show_messages, me, output)
             tasks.start_soon(_show_missed, me, output)
+            tasks.start_soon(_show_missing, me, output)
             await listener.take_calls(once=once)
             tasks.cancel_scope.cancel()
 
@@ -166,6 +167,24 @@ async def _show_missed(me: Client, output: Output) -> None:
             began=call.began,
             video=call.video,
             reason=call.reason,
+        )
+
+
+async def _show_missing(me: Client, output: Output) -> None:
+    async for event in me.missing():
+        if isinstance(event, MessagesSetAside):
+            output.tell(
+                f"The relay holds {event.count} messages back that this device could not take.",
+                "set_aside",
+                count=event.count,
+            )
+            continue
+        what = "1 message" if event.count == 1 else f"{event.count} messages"
+        output.tell(
+            f"{what} of {event.peer} never came: lost or withheld on the way.",
+            "missing",
+            peer=event.peer,
+            count=event.count,
         )
 
 

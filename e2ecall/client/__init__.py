@@ -17,6 +17,7 @@ from e2ecall.client.events import (
     Text,
     VideoAsked,
 )
+from e2ecall.client.gaps import MessagesMissing, MessagesSetAside
 from e2ecall.client.history import PastCall
 from e2ecall.client.inbox import TextMessage
 from e2ecall.client.moving import DeviceInfo
@@ -33,6 +34,8 @@ __all__ = [
     "FramesRefused",
     "IncomingCall",
     "MediaState",
+    "MessagesMissing",
+    "MessagesSetAside",
     "PastCall",
     "Quality",
     "Reachability",

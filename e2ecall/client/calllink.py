@@ -9,16 +9,18 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+import anyio
 from anyio import TASK_STATUS_IGNORED, CancelScope
 from anyio.abc import TaskStatus
 
 from e2ecall.client.sessions import Body, Sealed, Sessions
-from e2ecall.crypto.random import generate_bytes, generate_secret
+from e2ecall.crypto.random import generate_secret
 from e2ecall.errors import (
     E2ECallError,
     IdentityChangedError,
     MediaError,
     NotReachableError,
+    RelayError,
     RemoteProtocolError,
 )
 from e2ecall.io.connection import RelayConnection
@@ -33,7 +35,6 @@ from e2ecall.protocol.messages import (
     decode_call_message,
     encode_call_message,
 )
-from relay.wire.limits import MESSAGE_ID_BYTES
 from relay.wire.messages import (
     AbuseContact,
     AccountRecipient,
@@ -52,6 +53,10 @@ from relay.wire.messages import (
 from relay.wire.names import Address
 from relay.wire.records import PreKeyBundle
 from relay.wire.turn_servers import urls_for
+
+STORE_PATIENCE: Final = 40.0
+"""Seconds for a relay that refuses a message of a call at the moment; a Rekey may be late by 60."""
+RETRY_PAUSE: Final = 2.0
 
 GIVE_UP_AFTER: Final = 10.0
 """Seconds without the relay after which the call's signalling counts as lost."""
@@ -116,9 +121,8 @@ class AnonymousLine:
             if box is None
             else BoxRecipient(box)
         )
-        message_id = generate_bytes(MESSAGE_ID_BYTES)
         token = sealed.token if box is None else None
-        await self._line.request(Send(recipient, message_id, sealed.envelope, token), Done)
+        await self._line.request(Send(recipient, sealed.message_id, sealed.envelope, token), Done)
         await self._sessions.delivered(sealed)
 
     async def _prepare(self, connection: RelayConnection) -> None:
@@ -199,7 +203,24 @@ class CallLink(AnonymousLine):
         sealed = await self._sessions.seal(
             self._peer, PayloadKind.CALL, made, fetch=self.fetch_bundle, give_token=give_token
         )
-        await self.deliver(sealed, box)
+        if box is None:
+            await self.deliver(sealed, box)
+        else:
+            await self._deliver_in_call(sealed, box)
+
+    async def _deliver_in_call(self, sealed: Sealed, box: bytes) -> None:
+        """Deliver, trying again where the relay cannot store now: media goes on meanwhile (F2)."""
+        give_up = anyio.current_time() + STORE_PATIENCE
+        while True:
+            try:
+                await self.deliver(sealed, box)
+            except RelayError as error:
+                pause = min(error.retry_after, RETRY_PAUSE)
+                if not pause or anyio.current_time() + pause > give_up:
+                    raise
+                await anyio.sleep(pause)
+            else:
+                return
 
     async def _prepare(self, connection: RelayConnection) -> None:
         await super()._prepare(connection)

@@ -20,6 +20,7 @@ from e2ecall.client.call import Call, IncomingCall
 from e2ecall.client.callrules import Reachability
 from e2ecall.client.calls import Calls
 from e2ecall.client.contacts import Contact
+from e2ecall.client.gaps import Loss
 from e2ecall.client.history import History, PastCall
 from e2ecall.client.home import Home
 from e2ecall.client.inbox import Inbox, TextMessage
@@ -437,6 +438,24 @@ class Client:
             if text is None:
                 raise line.failure or StopAsyncIteration
             return text
+
+        return Following(following)
+
+    def missing(self) -> Following[Loss]:
+        """Iterate over losses.
+
+        Messages that somebody sent and that did not come in two minutes; and how many the relay
+        does not deliver any more, because this device took them in none of five tries.
+        One counts as told when the next is asked for. The loop may be left at any time. It raises
+        an E2ECallError when the account's connection has ended for good.
+        """
+        line, events = self._home.line, self._services.sessions.gaps.events()
+
+        async def following() -> Loss:
+            event = await events(line.closed)
+            if event is None:
+                raise line.failure or StopAsyncIteration
+            return event
 
         return Following(following)
 

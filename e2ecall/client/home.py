@@ -13,14 +13,27 @@ import anyio
 from e2ecall.client.inbox import Inbox
 from e2ecall.client.services import Services
 from e2ecall.client.sessions import Opened
-from e2ecall.errors import E2ECallError, LocalProtocolError, RemoteProtocolError, StoreError
+from e2ecall.errors import (
+    E2ECallError,
+    LocalProtocolError,
+    RelayError,
+    RemoteProtocolError,
+    StoreError,
+)
 from e2ecall.io.connection import RelayConnection
 from e2ecall.io.line import Line
 from e2ecall.protocol.messages import CallMessage, PayloadKind, decode_call_message
-from relay.wire.messages import Deliver, Done, PutInvitations, PutTokens
+from relay.wire.limits import MAX_BUNDLE_FIELDS
+from relay.wire.messages import AddTokens, Deliver, Done, PutInvitations, PutTokens, UseTokens
 
 MAINTENANCE_INTERVAL: Final = 3600.0
 """Seconds between looks at prekeys, certificate and device list."""
+
+TOKEN_ATTEMPTS: Final = 3
+"""For a set of tokens in parts, which a connection that breaks interrupts."""
+
+GAP_INTERVAL: Final = 30.0
+"""Seconds between two looks for messages that are overdue; each is a count in memory."""
 
 FIRST_TOKEN_PATIENCE: Final = 2.0
 """Seconds for which a message waits that gives somebody a first token: one own relay that is out of
@@ -85,12 +98,14 @@ class Home:
             prepare=self._prepare,
             handle=self._handle,
             on_low=self._refill,
+            on_set_aside=self._services.sessions.gaps.set_aside,
         )
         await self._services.tasks.start(line.run)
         self._line = line
         self._services.sessions.publish_token = self._publish_first
         self._services.tasks.start_soon(self._maintain, line)
         self._services.tasks.start_soon(self._watch, line)
+        self._services.tasks.start_soon(self._look_for_gaps, line)
 
     async def publish_tokens(self) -> None:
         """Tell the relay which delivery tokens are good: of contacts, and of invitations."""
@@ -104,7 +119,24 @@ class Home:
     async def _put_tokens(self) -> None:
         async with self._publishing:  # an older set must not come after a newer one
             hashes = self._services.sessions.reach.token_hashes()
-            await self.line.request(PutTokens(hashes), Done)
+            if len(hashes) <= MAX_BUNDLE_FIELDS:
+                await self.line.request(PutTokens(hashes), Done)
+                return
+            for attempt in range(TOKEN_ATTEMPTS):
+                try:
+                    await self._put_in_parts(hashes)
+                except RelayError:
+                    # The parts before went with the connection that had them (WIRE-26).
+                    if attempt == TOKEN_ATTEMPTS - 1:
+                        raise
+                else:
+                    return
+
+    async def _put_in_parts(self, hashes: tuple[bytes, ...]) -> None:
+        for begin in range(0, len(hashes), MAX_BUNDLE_FIELDS):
+            part = hashes[begin : begin + MAX_BUNDLE_FIELDS]
+            await self.line.request(AddTokens(begin, part), Done)
+        await self.line.request(UseTokens(len(hashes)), Done)
 
     async def _publish_first(self) -> None:
         """Have the relay learn a first token before the contact does, if it answers at all."""
@@ -147,7 +179,19 @@ class Home:
         """Tell who waits for calls and texts when the line is closed for good."""
         await line.closed.wait()
         self._inbox.notify()
+        self._services.sessions.gaps.notify()
         self._on_end()
+
+    async def _look_for_gaps(self, line: Line) -> None:
+        """Note what never came (RATCHET-12), for as long as the line is kept up."""
+        while not line.closed.is_set():
+            try:
+                await self._services.sessions.gaps.look(self._services.clock())
+            except E2ECallError as error:
+                # Without its text, which may name somebody.
+                _log.warning("gaps could not be noted: %s", type(error).__name__)
+            with anyio.move_on_after(GAP_INTERVAL):
+                await line.closed.wait()
 
     async def _maintain(self, line: Line) -> None:
         sessions, account = self._services.sessions, self._services.account

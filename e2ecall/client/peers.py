@@ -60,6 +60,10 @@ class Peers:
             return None
         return self.request(address, body.identity_key)
 
+    def pinned(self) -> list[PeerState]:
+        """Return everybody whose name a relay of the user's vouched for."""
+        return list(self._pinned.all().values())
+
     def with_session(self, session_id: bytes) -> PeerState | None:
         """Return whoever has this session with us."""
         for peer in (*self._pinned.all().values(), *self._requests.all().values()):
@@ -132,7 +136,7 @@ def _surplus(peers: list[PeerState], room: int) -> list[PeerState]:
 
 def _forgotten(peer: PeerState) -> list[Change]:
     key = str(peer.address).encode()
-    kinds = (RecordKind.PEER, RecordKind.CONTACT, RecordKind.REACH)
+    kinds = (RecordKind.PEER, RecordKind.CONTACT, RecordKind.REACH, RecordKind.GAP)
     return [Change(kind, key, None) for kind in kinds]
 
 

@@ -4,6 +4,8 @@ Verifying, accepting another identity, blocking, forgetting: each is one write t
 the account's lock. What a decision then allows is `e2ecall.client.sessions`.
 """
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from e2ecall.client.account import Account
@@ -18,6 +20,16 @@ from e2ecall.protocol.sas import identity_fingerprint
 from e2ecall.protocol.verification import VerificationCode, compare, same_digits
 from relay.wire.messages import Policy
 from relay.wire.names import Address
+
+_ABOUT_SOMEBODY: Final = (
+    RecordKind.CONTACT,
+    RecordKind.PEER,
+    RecordKind.GUARD,
+    RecordKind.REACH,
+    RecordKind.CALL_RULE,
+    RecordKind.GAP,
+)
+"""Whose key is an address: what goes with a contact that is forgotten."""
 
 
 class People:
@@ -143,14 +155,7 @@ class People:
             if self._contacts.find(address) is None:
                 raise LocalProtocolError(f"{address} is not among your contacts")
             key = str(address).encode()
-            kinds = (
-                RecordKind.CONTACT,
-                RecordKind.PEER,
-                RecordKind.GUARD,
-                RecordKind.REACH,
-                RecordKind.CALL_RULE,
-            )
-            gone = [Change(kind, key, None) for kind in kinds]
+            gone = [Change(kind, key, None) for kind in _ABOUT_SOMEBODY]
             await self._store.write(gone + forgetting(self._store, address))
         self._sessions.tell_tokens_changed()
 

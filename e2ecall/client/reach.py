@@ -17,7 +17,7 @@ from e2ecall.client.stored import Stored
 from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 from e2ecall.io.store import Change, RecordKind, Store
 from e2ecall.protocol.encoding import decode_stored, encode_stored
-from relay.wire.limits import MAX_BUNDLE_FIELDS, MAX_INVITATIONS, TOKEN_BYTES
+from relay.wire.limits import MAX_INVITATIONS, MAX_TOKENS, TOKEN_BYTES
 from relay.wire.messages import Invitation, Token
 from relay.wire.names import Address
 from relay.wire.records import Hash64, UnixSeconds
@@ -78,7 +78,7 @@ class Reach:
     def token_hashes(self) -> tuple[bytes, ...]:
         """Return the hashes of all tokens that are good.
 
-        WIRE-21: the relay keeps 128; who was heard of least lately has to be a stranger again.
+        WIRE-26: the relay keeps 1 024; who was heard of least lately has to be a stranger again.
         """
         hashes: list[bytes] = []
         for contact in sorted(self._contacts.all(), key=lambda one: one.used, reverse=True):
@@ -86,7 +86,7 @@ class Reach:
                 continue
             tokens = [contact.given_token, self.get(contact.address).former]
             hashes += [sha256(token).digest() for token in tokens if token is not None]
-        return tuple(hashes[:MAX_BUNDLE_FIELDS])
+        return tuple(hashes[:MAX_TOKENS])
 
     def given(self, contact: ContactRecord, now: float) -> Change:
         """Return what notes that a contact gets its first token now."""

@@ -18,9 +18,11 @@ from msgspec.structs import replace
 
 from e2ecall.client.account import Account, check_relay_name
 from e2ecall.client.contacts import ContactRecord, Contacts, generate_token
+from e2ecall.client.gaps import Gaps
 from e2ecall.client.inbox import Standing, arrival
 from e2ecall.client.peers import Peers
 from e2ecall.client.reach import Reach, Told
+from e2ecall.crypto.random import generate_bytes
 from e2ecall.errors import (
     IdentityChangedError,
     LocalProtocolError,
@@ -49,6 +51,7 @@ from e2ecall.protocol.peer import (
     is_unanswered,
     with_sealing_key,
 )
+from relay.wire.limits import MESSAGE_ID_BYTES
 from relay.wire.messages import Hello
 from relay.wire.names import Address
 from relay.wire.records import DeviceList, PreKeyBundle
@@ -91,6 +94,8 @@ class Sealed:
     envelope: bytes = field(repr=False)
     token: bytes | None = field(repr=False)
     tells: bytes | None = field(default=None, repr=False)
+    message_id: bytes = field(default_factory=lambda: generate_bytes(MESSAGE_ID_BYTES), repr=False)
+    """The same however often it is sent: the relay stores it once (WIRE-30)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,7 @@ class Sessions:
         self.publish_token: Callable[[], Awaitable[None]] = checkpoint
         """Has the own relay learn of a first token, before its envelope leaves (REACH-04)."""
         self._peers = Peers(store, self.contacts)
+        self.gaps = Gaps(store, self._peers, account.lock)
         self.tokens_changed = anyio.Event()
         """Set when a new delivery token was given out, which the own relay has to learn."""
 

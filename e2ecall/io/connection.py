@@ -40,6 +40,7 @@ from relay.wire.messages import (
     Reply,
     Request,
     ServerFrame,
+    SetAside,
 )
 from relay.wire.records import bound_challenge
 
@@ -52,6 +53,7 @@ LAST_WORDS_TIMEOUT: Final = 1.0
 R = TypeVar("R", bound=Reply)
 PushHandler = Callable[[Deliver], Awaitable[None]]
 LowHandler = Callable[[], None]
+AsideHandler = Callable[[int], None]
 
 
 class DisplacedError(RelayError):
@@ -121,11 +123,17 @@ class RelayConnection:
             raise
         return cls(socket, endpoint, frame.body)
 
-    async def run(self, on_deliver: PushHandler, on_low: LowHandler = lambda: None) -> None:
+    async def run(
+        self,
+        on_deliver: PushHandler,
+        on_low: LowHandler = lambda: None,
+        on_set_aside: AsideHandler = lambda _count: None,
+    ) -> None:
         """Serve the connection until it breaks or the task is cancelled; always raises.
 
         ``on_deliver`` is awaited for each envelope in turn: a slow one slows the relay down.
-        ``on_low`` is called when the relay says that one-time prekeys run out.
+        ``on_low`` is called when the relay says that one-time prekeys run out, ``on_set_aside``
+        when it says how many envelopes it does not deliver any more.
 
         Raises:
             ConnectionFailedError: the connection ended.
@@ -137,7 +145,7 @@ class RelayConnection:
                 if frame.id:
                     self._resolve(frame.id, frame.body)
                 else:
-                    await _push(frame.body, on_deliver, on_low)
+                    await _push(frame.body, on_deliver, on_low, on_set_aside)
         except RemoteProtocolError as error:
             self.failure = ConnectionFailedError("the relay sent what is not of this protocol")
             raise self.failure from error
@@ -207,8 +215,15 @@ class RelayConnection:
         )
 
 
-async def _push(body: Reply | Push, on_deliver: PushHandler, on_low: LowHandler) -> None:
+async def _push(
+    body: Reply | Push,
+    on_deliver: PushHandler,
+    on_low: LowHandler,
+    on_set_aside: AsideHandler,
+) -> None:
     match body:
+        case SetAside():
+            on_set_aside(body.count)
         case PrekeysLow():
             on_low()
         case Deliver():

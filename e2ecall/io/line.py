@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from e2ecall.errors import ConnectionFailedError, E2ECallError, RelayError
-from e2ecall.io.connection import GoingAwayError, LowHandler, RelayConnection
+from e2ecall.io.connection import AsideHandler, GoingAwayError, LowHandler, RelayConnection
 from e2ecall.io.endpoint import RelayEndpoint
 from relay.wire.messages import Ack, Deliver, Done, Hello, Reply, Request
 
@@ -59,12 +59,14 @@ class Line:
         give_up_after: float | None = None,
         on_demand: bool = False,
         on_low: LowHandler = lambda: None,
+        on_set_aside: AsideHandler = lambda _count: None,
     ) -> None:
         self.endpoint = endpoint
         self._tls = tls
         self._prepare = prepare
         self._handle = handle
         self._on_low = on_low
+        self._on_set_aside = on_set_aside
         self._give_up_after = give_up_after
         self._on_demand = on_demand
         self._asking = 0
@@ -184,7 +186,7 @@ class Line:
 
         async def read() -> None:
             with contextlib.suppress(E2ECallError):
-                await connection.run(send.send, self._on_low)
+                await connection.run(send.send, self._on_low, self._on_set_aside)
             send.close()
 
         # Nothing of ours is raised inside the group: it would come out wrapped in another type.

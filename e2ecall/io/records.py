@@ -42,6 +42,7 @@ class RecordKind(IntEnum):
     INVITATION = 10
     HISTORY = 11
     CALL_RULE = 12
+    GAP = 13
 
 
 Records = dict[tuple[RecordKind, bytes], bytes]

@@ -1,12 +1,16 @@
 """An operator who works on the mail of a running relay: reads, drops, repeats, reorders it."""
 
 import sqlite3
+import time
 from contextlib import closing
 
 import anyio
 import pytest
 import trio
 
+import e2ecall
+from e2ecall.client import home
+from e2ecall.protocol.gaps import GAP_SECONDS
 from relay.wire.messages import Done
 from tests.integration.people import next_call, person, texts
 
@@ -60,6 +64,81 @@ async def test_dropped_reordered_repeated(operated, tmp_path, speak):
             await alice.message(address, "but one")
             # The last of the four does not count as taken yet.
             assert [message.text for message in await texts(bob, 2)] == ["text 0", "but one"]
+
+
+async def losses(client, count):
+    """Return so many losses; each counts as told once the next is waited for."""
+    found = []
+    with anyio.fail_after(30):
+        async for event in client.missing():
+            found.append(event)
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_dropped_is_told(operated, tmp_path, monkeypatch):
+    """R7, RATCHET-12, RATCHET-13: whoever misses messages is told how many and whose, once; not
+    before they are overdue, and also after a restart. One that comes late is not missing.
+    """
+    monkeypatch.setattr(home, "GAP_INTERVAL", 0.05)
+    relay, database = operated
+    ahead = 0.0
+
+    def clock():
+        return time.time() + ahead
+
+    async with person(tmp_path, relay, "alice") as alice:
+        async with person(tmp_path, relay, "bob") as bob:
+            address = bob.address
+        for number in range(6):
+            await alice.message(address, f"text {number}")
+        await trio.to_thread.run_sync(drop, database, (1, 3, 4))
+        async with person(tmp_path, relay, "bob", clock=clock) as bob:
+            assert [text.text for text in await texts(bob, 3)] == ["text 0", "text 2", "text 5"]
+            with anyio.move_on_after(0.5):
+                pytest.fail(f"told too early: {await losses(bob, 1)}")
+            ahead = GAP_SECONDS + 2
+            expected = e2ecall.MessagesMissing(alice.address, 3)
+            assert await losses(bob, 1) == [expected]
+        async with person(tmp_path, relay, "bob", clock=clock) as bob:
+            assert await losses(bob, 1) == [expected]  # nobody had asked for the next
+            missing = bob.missing()
+            assert await anext(missing) == expected
+            with anyio.move_on_after(0.5):
+                pytest.fail(f"told again: {await anext(missing)}")
+            ahead *= 2
+            await alice.message(address, "no gap before this one")
+            await texts(bob, 2)
+            with anyio.move_on_after(0.5):
+                pytest.fail(f"told again: {await anext(missing)}")
+
+
+async def test_set_aside_is_told(operated, tmp_path):
+    """WIRE-38: a user learns how many messages the relay does not deliver any more."""
+    relay, database = operated
+    async with person(tmp_path, relay, "alice") as alice:
+        async with person(tmp_path, relay, "bob") as bob:
+            address = bob.address
+        await alice.message(address, "poison")
+        await trio.to_thread.run_sync(wear_out, database)
+        async with person(tmp_path, relay, "bob") as bob:
+            assert await losses(bob, 1) == [e2ecall.MessagesSetAside(1)]
+
+
+def wear_out(database):
+    """Make of what waits what was tried too often."""
+    with closing(sqlite3.connect(database, timeout=10)) as db, db:
+        db.execute("UPDATE mail SET tries = 5 WHERE envelope IS NOT NULL")
+
+
+def drop(database, numbers):
+    """Drop the envelopes that wait at these places, as an operator who chooses would."""
+    with closing(sqlite3.connect(database, timeout=10)) as db, db:
+        found = db.execute("SELECT row FROM mail WHERE envelope IS NOT NULL ORDER BY row")
+        rows = [row for (row,) in found]
+        for number in numbers:
+            db.execute("DELETE FROM mail WHERE row = ?", (rows[number],))
 
 
 async def test_rings_nobody_or_twice(operated, tmp_path, speak):
