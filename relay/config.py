@@ -95,11 +95,13 @@ class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
 
     handshake_seconds: Annotated[float, Meta(gt=0, le=10)] = 10.0
     handshakes_per_address: Bound = 64
+    handshakes_per_address_and_minute: Bound = 600
     first_request_seconds: Positive = 10.0
     anonymous_idle_seconds: Positive = 120.0
     write_seconds: Positive = 15.0
     connections: Bound = 20_000
     connections_per_address: Bound = 200
+    requests_per_address_and_second: Bound = 200
     registrations_per_address_and_hour: Bound = 20
     fetches_per_address_and_minute: Bound = 60
     fetches_per_account_and_minute: Bound = 120

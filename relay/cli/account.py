@@ -1,5 +1,6 @@
 """``e2ecall-relay account``: what an operator can do about accounts (relay/README.md)."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,9 @@ import cyclopts
 
 from relay.cli.ask import ConfigFile, SocketFile, ask
 
-account = cyclopts.App(name="account", help="Delete accounts, open and close the registration.")
+account = cyclopts.App(
+    name="account", help="Count and delete accounts, open and close the registration."
+)
 
 
 @account.command
@@ -24,6 +27,25 @@ def delete(
     """
     ask(config, socket, "POST", "/account/delete", username=username)
     sys.stdout.write("deleted; the name is retired\n")
+
+
+@account.command
+def count(
+    *, config: ConfigFile = Path("relay.toml"), socket: SocketFile = None, as_json: bool = False
+) -> None:
+    """Print how many accounts, prekeys and envelopes there are, and how many were set aside.
+
+    Parameters
+    ----------
+    as_json:
+        One JSON object instead of lines.
+    """
+    answer = ask(config, socket, "GET", "/accounts")
+    if as_json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        return
+    for name, value in answer.items():
+        sys.stdout.write(f"{name.replace('_', ' '):20} {value}\n")
 
 
 @account.command

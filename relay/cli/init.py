@@ -69,7 +69,9 @@ backend = "sqlite"
 [limits]
 # Per source address: an IPv4 address, or a /64 of IPv6.
 handshakes_per_address = 64
+handshakes_per_address_and_minute = 600
 connections_per_address = 200
+requests_per_address_and_second = 200
 registrations_per_address_and_hour = 20
 fetches_per_address_and_minute = 60
 boxes_per_address_and_hour = 1200

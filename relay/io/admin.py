@@ -62,6 +62,8 @@ class Admin:
                     return await self._figures(request)
                 case "GET", "/status":
                     return _json(self._operation.status())
+                case "GET", "/accounts":
+                    return _json(await self._operation.totals())
                 case "POST", order:
                     return await self._obey(order, arguments)
         except StorageError:

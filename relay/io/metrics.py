@@ -41,6 +41,7 @@ class Gauges:
     unacknowledged: int
     connections_opened: int
     turned_away: int
+    set_aside: int
 
 
 class Metrics:
@@ -59,6 +60,7 @@ class Metrics:
             registry=self.registry,
             buckets=SECONDS,
         )
+        self._by_request: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._envelopes: Final = self._counter(
             "envelopes", "Envelopes that came, by what became of them.", "outcome"
         )
@@ -78,8 +80,14 @@ class Metrics:
 
     def request(self, kind: str, outcome: str, seconds: float) -> None:
         """Count a request: its type, and `DONE`, `FAULT` or the error's name."""
-        self._requests.labels(kind, outcome).inc()
-        self._seconds.labels(kind).observe(seconds)
+        found = self._by_request.get((kind, outcome))
+        if found is None:
+            # All labels are words of this program, so this stays small.
+            found = self._requests.labels(kind, outcome), self._seconds.labels(kind)
+            self._by_request[kind, outcome] = found
+        counter, histogram = found
+        counter.inc()
+        histogram.observe(seconds)
 
     def envelope(self, stored: Stored) -> None:
         """Count an envelope that came."""
@@ -125,6 +133,8 @@ class _Live(Collector):
         yield _gauge("unacknowledged", "Deliveries out and unacknowledged.", now.unacknowledged)
         yield _counter("connections_opened", "Connections so far.", now.connections_opened)
         yield _counter("turned_away", "Connections closed as they came.", now.turned_away)
+        text = "Envelopes that are not delivered any more."
+        yield _gauge("set_aside", text, now.set_aside)
         tasks = trio.lowlevel.current_statistics().tasks_living
         yield _gauge("tasks", "Tasks of the event loop.", tasks)
         yield from _of_media(self._media())

@@ -12,12 +12,14 @@ from relay.io.capture import Capture
 from relay.io.metrics import Metrics
 from relay.io.storage import Bus, Directory, Limiter, Mailbox, Presence, Storage
 from relay.services.delivery import Readers
-from relay.services.quota import Rate
+from relay.services.quota import Pace, Rate
 from relay.services.signatures import RelayKey
 from relay.services.source import Network, site_key
 from relay.turn.counters import Counters
 
 HOUR = 3600
+BURST_SECONDS = 10
+"""A source may ask for so many seconds' worth at once: those who come back after a restart."""
 SITE = 16
 """Sources of IPv6 in one /48 that may use up their limits: many a host is given all 65 536."""
 
@@ -54,6 +56,8 @@ class Quotas:
     """Envelopes and bundles under one delivery token."""
     changes: Limiter | None
     """What an account changes about itself."""
+    pace: Pace | None
+    """Requests of one source, at this node: what comes too fast waits (WIRE-53)."""
     tickets: Limiter
 
     @classmethod
@@ -72,6 +76,7 @@ class Quotas:
         def of_strangers(name: str, uses: int, seconds: int = 60) -> Limiter | None:
             return limiter(name, uses, seconds) if per_address else None
 
+        pace = limits.requests_per_address_and_second
         return cls(
             of_sources("registrations", limits.registrations_per_address_and_hour, HOUR),
             of_sources("fetches", limits.fetches_per_address_and_minute),
@@ -81,6 +86,7 @@ class Quotas:
             of_strangers("recipients", limits.sends_per_mailbox_and_minute),
             of_strangers("tokens", limits.sends_per_token_and_minute),
             of_strangers("changes", limits.changes_per_account_and_minute),
+            Pace(Rate(float(pace), BURST_SECONDS * pace)) if per_address else None,
             limiter("tickets", limits.tickets_per_account_and_hour, HOUR),
         )
 
@@ -124,6 +130,8 @@ class Node:
     """Open connections for each source address."""
     connections: int = 0
     """Connections so far; each gets its number."""
+    set_aside: int = 0
+    """Envelopes that were set aside, as of the last sweep (WIRE-38)."""
     is_ready: bool = False
     can_store: bool = True
     """Whether the storage worked when it was last looked at."""

@@ -108,6 +108,7 @@ class Operation:
             unacknowledged=sum(session.queue.unacknowledged for session in sessions),
             connections_opened=self.node.connections,
             turned_away=self._signalling.gate.turned_away,
+            set_aside=self.node.set_aside,
         )
 
     def status(self) -> dict[str, Any]:
@@ -154,6 +155,15 @@ class Operation:
         expires = int(self.node.clock()) + lifetime
         await self.node.directory.add_codes([code_hash(code) for code in codes], expires)
         return {"codes": [write_code(code) for code in codes], "expires": expires}
+
+    async def totals(self) -> dict[str, int]:
+        """Return how much there is of everything, and of whom nothing.
+
+        Raises:
+            StorageError: the database does not answer.
+        """
+        found: dict[str, int] = msgspec.to_builtins(await self.node.directory.totals())
+        return found
 
     async def delete_account(self, username: object) -> None:
         """Remove an account as its owner could, and end its connections.

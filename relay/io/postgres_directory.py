@@ -17,6 +17,7 @@ from relay.io.sqlite_directory import (
     bad_code,
     name_hash,
 )
+from relay.io.storage import Totals
 from relay.services.directory import Account, CodeUse, HandedOut, check_successor, read_list
 from relay.services.mailbox import DeviceMailbox
 from relay.services.policy import admits
@@ -84,6 +85,10 @@ class PostgresDirectory:
         """Remove an account and retire its name."""
         await self._pool.run(lambda db: _delete(db, username))
 
+    async def totals(self) -> Totals:
+        """Return how much there is of everything."""
+        return await self._pool.run(_totals)
+
 
 def is_admitted(db: Cursor, username: str, shown: bytes | None, now: float) -> bool:
     """Tell whether an account exists and takes something with this token hash."""
@@ -104,6 +109,20 @@ def _policy(db: Cursor, username: str) -> Policy | None:
     query = "SELECT policy FROM accounts WHERE username = %s"
     found = db.execute(query, (username,)).fetchone()
     return None if found is None else Policy(found[0])
+
+
+def _totals(db: Cursor) -> Totals:
+    found = db.execute(
+        "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM devices),"
+        " (SELECT count(*) FROM retired), (SELECT count(*) FROM prekeys WHERE record IS NOT NULL"
+        " AND kind IN (%s, %s)), count(*) FILTER (WHERE NOT is_box),"
+        " count(*) FILTER (WHERE is_box), coalesce(sum(envelopes), 0), coalesce(sum(bytes), 0),"
+        " (SELECT count(*) FROM mail WHERE tries >= 5 AND envelope IS NOT NULL)"
+        " FROM mailboxes WHERE id <> 0",
+        tuple(map(int, _ONE_TIME)),
+    ).fetchone()
+    assert found is not None
+    return Totals(*map(int, found))
 
 
 def _create(db: Cursor, account: Account, code: CodeUse | None) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from relay.errors import FencedError, RefusedError
-from relay.io.postgres_directory import is_admitted
 from relay.io.postgres_pool import Cursor, Pool
 from relay.io.sqlite_mailbox import OLDEST_BOXES
 from relay.services.delivery import Claim
@@ -22,12 +21,12 @@ from relay.services.mailbox import (
     RECOUNT_SECONDS,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
-    DeviceMailbox,
     Mail,
     MailboxName,
     Stored,
 )
-from relay.wire.messages import ErrorCode
+from relay.services.policy import admits
+from relay.wire.messages import ErrorCode, Policy
 
 SWEEP_BATCH: Final = 500
 """Mailboxes, or other rows, that one transaction of a sweep changes."""
@@ -36,6 +35,21 @@ SWEEP_ROWS: Final = 5000
 TOUCH_BATCH: Final = 2000
 """Boxes in use that one transaction of a sweep keeps alive."""
 _NOWHERE: Final = 0
+
+_DESTINATION: Final = """WITH device AS (
+    SELECT 1 AS found FROM devices WHERE username = %(name)s AND device_id = %(device)s
+    FOR KEY SHARE
+), place AS (
+    SELECT id, envelopes, bytes FROM mailboxes WHERE key = %(key)s
+        AND EXISTS (SELECT 1 FROM device) FOR NO KEY UPDATE
+)
+SELECT (SELECT policy FROM accounts WHERE username = %(name)s),
+    EXISTS (SELECT 1 FROM tokens WHERE username = %(name)s AND hash = %(shown)s),
+    EXISTS (SELECT 1 FROM invitations
+        WHERE username = %(name)s AND hash = %(shown)s AND expires > %(now)s),
+    (SELECT found FROM device), id, envelopes, bytes
+    FROM (SELECT 1) AS one LEFT JOIN place ON true"""
+"""The device is locked, so that its removal waits and then removes this mail too."""
 
 
 class PostgresMailbox:
@@ -74,7 +88,11 @@ class PostgresMailbox:
 
     async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
         """Return the oldest envelopes after row ``after``."""
-        return await self._pool.run(lambda db: _read(db, claim, after, limit, now))
+        return await self._pool.run(lambda db: _read(db, claim, after, limit, now), apart=True)
+
+    async def count_set_aside(self, mailbox: MailboxName | None = None) -> int:
+        """Return how many envelopes are set aside, of one mailbox or in all."""
+        return await self._pool.run(lambda db: _count_set_aside(db, mailbox))
 
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes."""
@@ -146,45 +164,45 @@ def _put(
         db.execute("DELETE FROM mail WHERE row = %s", (number,))
         return Stored.REFUSED
     number, envelopes, total = place
+    capacity = mailbox.capacity
+    if envelopes < capacity.envelopes and total + len(envelope) <= capacity.total_bytes:
+        is_new = _store(db, number, message_id, envelope, now)
+        return Stored.NEW if is_new else Stored.AGAIN
     known = db.execute(
         "SELECT 1 FROM mail WHERE mailbox = %s AND message_id = %s", (number, message_id)
     ).fetchone()
-    if known is not None:
-        return Stored.AGAIN
-    capacity = mailbox.capacity
-    if envelopes >= capacity.envelopes or total + len(envelope) > capacity.total_bytes:
-        return Stored.FULL
-    _insert(db, number, message_id, envelope, now)
-    db.execute(
-        "UPDATE mailboxes SET envelopes = envelopes + 1, bytes = bytes + %s, touched = %s"
-        " WHERE id = %s",
-        (len(envelope), int(now), number),
-    )
-    return Stored.NEW
+    return Stored.FULL if known is None else Stored.AGAIN
 
 
 def _destination(
     db: Cursor, mailbox: MailboxName, shown: bytes | None, now: float
 ) -> tuple[int, int, int] | None:
     """Lock a mailbox that takes this envelope; return its id, number of envelopes and bytes."""
-    if isinstance(mailbox, DeviceMailbox):
-        admitted = is_admitted(db, mailbox.username, shown, now)
-        # Locked, so that a removal of the device waits and then removes this mail too.
-        device = db.execute(
-            "SELECT 1 FROM devices WHERE username = %s AND device_id = %s FOR KEY SHARE",
-            (mailbox.username, mailbox.device_id),
-        )
-        if device.fetchone() is None or not admitted:
-            return None
-    found = _lock(db, mailbox)
-    if found is None and isinstance(mailbox, DeviceMailbox):
-        db.execute(
-            "INSERT INTO mailboxes (key, is_box, envelopes, bytes, touched)"
-            " VALUES (%s, false, 0, 0, %s) ON CONFLICT DO NOTHING",
-            (mailbox.key, int(now)),
-        )
-        found = _lock(db, mailbox)
-    return found
+    if isinstance(mailbox, BoxMailbox):
+        return _lock(db, mailbox)
+    row = db.execute(
+        _DESTINATION,
+        {
+            "name": mailbox.username,
+            "shown": shown or b"",
+            "now": int(now),
+            "device": mailbox.device_id,
+            "key": mailbox.key,
+        },
+    ).fetchone()
+    assert row is not None
+    policy, token, invitation, device, *found = row
+    known = None if policy is None else Policy(policy)
+    if device is None or not admits(known, knows_token=bool(token or invitation)):
+        return None
+    if found[0] is not None:
+        return found[0], found[1], found[2]
+    db.execute(
+        "INSERT INTO mailboxes (key, is_box, envelopes, bytes, touched)"
+        " VALUES (%s, false, 0, 0, %s) ON CONFLICT DO NOTHING",
+        (mailbox.key, int(now)),
+    )
+    return _lock(db, mailbox)
 
 
 def _lock(db: Cursor, mailbox: MailboxName) -> tuple[int, int, int] | None:
@@ -203,6 +221,31 @@ def _insert(db: Cursor, number: int, message_id: bytes, envelope: bytes, now: fl
     ).fetchone()
     assert found is not None
     return int(found[0])
+
+
+def _store(db: Cursor, number: int, message_id: bytes, envelope: bytes, now: float) -> bool:
+    """Store an envelope, unless one with this message id is there; return whether it is new."""
+    return (
+        db.execute(
+            """WITH new AS (
+                INSERT INTO mail (mailbox, message_id, envelope, expires)
+                VALUES (%(mailbox)s, %(message_id)s, %(envelope)s, %(expires)s)
+                ON CONFLICT (mailbox, message_id) DO NOTHING RETURNING 1
+            )
+            UPDATE mailboxes SET envelopes = envelopes + 1, bytes = bytes + %(size)s,
+                touched = %(now)s
+            WHERE id = %(mailbox)s AND EXISTS (SELECT 1 FROM new)""",
+            {
+                "mailbox": number,
+                "message_id": message_id,
+                "envelope": envelope,
+                "expires": int(now) + MAIL_LIFETIME,
+                "size": len(envelope),
+                "now": int(now),
+            },
+        ).rowcount
+        > 0
+    )
 
 
 def _read(db: Cursor, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
@@ -230,6 +273,18 @@ def _read(db: Cursor, claim: Claim, after: int, limit: int, now: float) -> list[
     if after == 0 and mails:
         db.execute("UPDATE mail SET tries = tries + 1 WHERE row = %s", (mails[0].row,))
     return mails
+
+
+def _count_set_aside(db: Cursor, mailbox: MailboxName | None) -> int:
+    # As the index is, whose condition is a number: `MAX_TRIES`.
+    statement = "SELECT count(*) FROM mail WHERE tries >= 5 AND envelope IS NOT NULL"
+    if mailbox is None:
+        found = db.execute(statement).fetchone()
+    else:
+        place = " AND mailbox = (SELECT id FROM mailboxes WHERE key = %s)"
+        found = db.execute(statement + place, (mailbox.key,)).fetchone()
+    assert found is not None
+    return int(found[0])
 
 
 def _remove(db: Cursor, rows: dict[bytes, list[int]], now: float) -> None:

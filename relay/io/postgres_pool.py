@@ -5,6 +5,7 @@ measured against an own wait loop on the event loop (spec/decisions/0021-postgre
 tables.
 """
 
+import contextlib
 import queue
 import threading
 import time
@@ -70,10 +71,11 @@ def connect(dsn: str) -> Connection:
 
 
 class _Job:
-    __slots__ = ("done", "error", "result", "work")
+    __slots__ = ("apart", "done", "error", "result", "work")
 
-    def __init__(self, work: Work[Any]) -> None:
+    def __init__(self, work: Work[Any], *, apart: bool) -> None:
         self.work = work
+        self.apart = apart
         self.done = trio.Event()
         self.result: Any = None
         self.error: Exception | None = None
@@ -109,16 +111,17 @@ class Pool:
             for thread in self._threads:
                 await trio.to_thread.run_sync(thread.join)
 
-    async def run(self, work: Work[T]) -> T:
+    async def run(self, work: Work[T], *, apart: bool = False) -> T:
         """Return what ``work`` returns, after its changes are durable.
 
-        ``work`` may run more than once, if other transactions come in its way.
+        ``work`` may run more than once, if other transactions come in its way. With ``apart`` each
+        of its statements is a transaction of its own, which saves two ways to the server and back.
 
         Raises:
             StorageError: the database failed; nothing of ``work`` was kept, or nobody knows.
             RelayError: as raised by ``work``; nothing of it was kept.
         """
-        job = _Job(work)
+        job = _Job(work, apart=apart)
         self._jobs.put(job)
         await job.done.wait()
         if job.error is not None:
@@ -132,7 +135,7 @@ class Pool:
             try:
                 if connection is None or connection.closed:
                     connection = self._connect()
-                job.result = transact(connection, job.work)
+                job.result = transact(connection, job.work, apart=job.apart)
             except RelayError as error:
                 job.error = error
             except psycopg.Error as error:
@@ -167,12 +170,13 @@ class Pool:
             return  # nobody is left to hear it
 
 
-def transact(connection: Connection, work: Work[T]) -> T:
+def transact(connection: Connection, work: Work[T], *, apart: bool = False) -> T:
     """Do ``work`` in a transaction, again if others come in its way. Blocks."""
     attempt = 1
     while True:
+        bounds = contextlib.nullcontext() if apart else connection.transaction()
         try:
-            with connection.transaction(), connection.cursor() as cursor:
+            with bounds, connection.cursor() as cursor:
                 return work(cursor)
         except (
             psycopg.errors.SerializationFailure,

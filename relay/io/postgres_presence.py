@@ -6,6 +6,7 @@ nodes about it is `relay.io.postgres_bus`'s.
 
 import hashlib
 import hmac
+from collections import OrderedDict
 from collections.abc import Iterable
 from math import ceil
 from typing import Final
@@ -20,6 +21,12 @@ from relay.wire.labels import labelled
 from relay.wire.messages import ErrorCode
 
 KEY_BYTES: Final = 16
+AHEAD_SHARE: Final = 32
+AHEAD_SECONDS: Final = 2.0
+"""A node may count so much of a burst ahead, for so long, and no more than comes back meanwhile:
+who asks seldom loses what was counted ahead and not used, and is refused no earlier for it."""
+MAX_AHEAD: Final = 65_536
+"""Keys of which something was counted ahead."""
 MAX_WAIT: Final = 86_400
 
 
@@ -93,35 +100,60 @@ class PostgresLimiter:
         self._secret = secret
         self._name = name
         self._rate = rate
+        share = min(rate.burst / AHEAD_SHARE, rate.per_second * AHEAD_SECONDS)
+        self._most = max(1, int(share))
+        self._ahead: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     async def take(self, key: str, now: float) -> None:
         """Count one use."""
+        left, until = self._ahead.get(key, (0, 0.0))
+        if left and until - AHEAD_SECONDS <= now < until:
+            self._ahead[key] = (left - 1, until)
+            return
+        taken = await self._take(key, now)
+        self._ahead.pop(key, None)
+        if taken > 1:
+            self._ahead[key] = (taken - 1, now + AHEAD_SECONDS)
+            while len(self._ahead) > MAX_AHEAD:
+                self._ahead.popitem(last=False)
+
+    async def _take(self, key: str, now: float) -> int:
+        """Count several uses if there is room, else one; return how many."""
         text = labelled("rate", self._name.encode(), key.encode())
         hidden = hmac.new(self._secret, text, hashlib.sha256).digest()[:KEY_BYTES]
-        level = await self._pool.run(lambda db: _take(db, hidden, self._rate, now))
+
+        def work(db: Cursor) -> tuple[int, float]:
+            if self._most > 1 and _take(db, hidden, self._rate, now, self._most) >= 0:
+                return self._most, 0.0
+            return 1, _take(db, hidden, self._rate, now, 1)
+
+        taken, level = await self._pool.run(work, apart=True)
         if level < 0:
             wait = min(MAX_WAIT, ceil(-level / self._rate.per_second))
             raise RefusedError(ErrorCode.TOO_MANY, "too many requests", retry_after=wait)
+        return taken
 
 
-def _take(db: Cursor, key: bytes, rate: Rate, now: float) -> float:
-    """Return what is left; below zero nothing was taken, and that much is missing."""
+def _take(db: Cursor, key: bytes, rate: Rate, now: float, uses: int) -> float:
+    """Take ``uses``; return what is left. Below zero nothing was, and that much is missing."""
     # A transaction that changes only unlogged tables does not wait for the disk.
     values = {
         "key": key,
         "burst": float(rate.burst),
         "speed": rate.per_second,
         "now": now,
-        "full": now + 1 / rate.per_second,
+        "uses": uses,
+        "full": now + uses / rate.per_second,
     }
     taken = db.execute(
-        """INSERT INTO rates AS r VALUES (%(key)s, %(burst)s - 1, %(now)s, %(full)s)
+        """INSERT INTO rates AS r VALUES (%(key)s, %(burst)s - %(uses)s, %(now)s, %(full)s)
         ON CONFLICT (key) DO UPDATE SET
-            level = least(%(burst)s, r.level + greatest(0, %(now)s - r.since) * %(speed)s) - 1,
+            level = least(%(burst)s, r.level + greatest(0, %(now)s - r.since) * %(speed)s)
+                - %(uses)s,
             since = %(now)s,
-            full_again = %(now)s + (%(burst)s + 1 - least(%(burst)s,
+            full_again = %(now)s + (%(burst)s + %(uses)s - least(%(burst)s,
                 r.level + greatest(0, %(now)s - r.since) * %(speed)s)) / %(speed)s
-        WHERE least(%(burst)s, r.level + greatest(0, %(now)s - r.since) * %(speed)s) >= 1
+        WHERE least(%(burst)s, r.level + greatest(0, %(now)s - r.since) * %(speed)s) >= %(uses)s
         RETURNING level""",
         values,
     ).fetchone()
@@ -130,7 +162,7 @@ def _take(db: Cursor, key: bytes, rate: Rate, now: float) -> float:
     # WIRE-50: a clock that was set back must not keep anybody out until it has caught up.
     db.execute("UPDATE rates SET since = %(now)s WHERE key = %(key)s AND since > %(now)s", values)
     found = db.execute(
-        "SELECT least(%(burst)s, level + greatest(0, %(now)s - since) * %(speed)s) - 1"
+        "SELECT least(%(burst)s, level + greatest(0, %(now)s - since) * %(speed)s) - %(uses)s"
         " FROM rates WHERE key = %(key)s",
         values,
     ).fetchone()

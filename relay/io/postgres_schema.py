@@ -104,6 +104,7 @@ MIGRATIONS: Final = (
             PRIMARY KEY (username, hash)
         )""",
     ),
+    ("CREATE INDEX mail_set_aside ON mail (mailbox) WHERE tries >= 5 AND envelope IS NOT NULL",),
 )
 
 FORMAT: Final = len(MIGRATIONS)

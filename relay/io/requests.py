@@ -16,10 +16,11 @@ from relay.services.directory import Account
 from relay.services.mailbox import BoxMailbox, DeviceMailbox, Stored, mailbox_of
 from relay.services.policy import token_hash
 from relay.wire.codes import code_hash
-from relay.wire.limits import MAX_PREKEY_BATCH
+from relay.wire.limits import MAX_PREKEY_BATCH, MAX_TOKENS
 from relay.wire.messages import (
     AbuseContact,
     Ack,
+    AddTokens,
     BoxOpened,
     Bundle,
     Certificate,
@@ -47,6 +48,7 @@ from relay.wire.messages import (
     SetPolicy,
     Ticket,
     UpdateDeviceList,
+    UseTokens,
 )
 from relay.wire.names import or_nobody
 from relay.wire.records import Device
@@ -217,6 +219,8 @@ def _refuse_second_login(session: Session) -> None:
 
 async def _become(session: Session, username: str, device: Device) -> Reply:
     mailbox = DeviceMailbox(username, device.device_id)
+    # WIRE-38 MUST: before anything is read, which is after the reply.
+    session.set_aside = await session.node.mailbox.count_set_aside(mailbox)
     await session.read(mailbox)
     session.device = mailbox
     return Done()
@@ -224,7 +228,15 @@ async def _become(session: Session, username: str, device: Device) -> Reply:
 
 # --- managing an account ----------------------------------------------------------------------
 
-_Change = UpdateDeviceList | PublishPrekeys | SetPolicy | PutTokens | PutInvitations
+_Change = (
+    UpdateDeviceList
+    | PublishPrekeys
+    | SetPolicy
+    | PutTokens
+    | AddTokens
+    | UseTokens
+    | PutInvitations
+)
 _Managing = PrekeyStatus | FetchCertificate | MediaTicket | DeleteAccount
 
 
@@ -248,8 +260,8 @@ async def _change(
             return await _update_device_list(session, account, request)
         case SetPolicy():
             await stored.set_policy(account.username, request.policy)
-        case PutTokens():
-            await stored.put_tokens(account.username, request.hashes)
+        case PutTokens() | AddTokens() | UseTokens():
+            await _change_tokens(session, account, request)
         case PutInvitations():
             await stored.put_invitations(account.username, request.invitations)
     return Done()
@@ -313,6 +325,33 @@ async def _replace_list(session: Session, account: Account, new: Account) -> Non
         if new.device(device.device_id) is None:
             mailbox = DeviceMailbox(account.username, device.device_id)
             await session.node.presence.evict(mailbox)
+
+
+async def _change_tokens(
+    session: Session, account: Account, request: PutTokens | AddTokens | UseTokens
+) -> None:
+    match request:
+        case AddTokens():
+            _add_tokens(session, request)
+            return
+        case UseTokens():
+            tokens, session.tokens = session.tokens, []
+            if request.count != len(tokens):
+                raise RefusedError(ErrorCode.STALE, "these are not all tokens of the set")
+        case PutTokens():
+            tokens = list(request.hashes)
+    await session.node.directory.put_tokens(account.username, tokens)
+
+
+def _add_tokens(session: Session, request: AddTokens) -> None:
+    waiting = session.tokens if request.begin else []
+    if request.begin != len(waiting):
+        session.tokens = []
+        raise RefusedError(ErrorCode.STALE, "this part does not follow the one before")
+    if len(waiting) + len(request.hashes) > MAX_TOKENS:
+        session.tokens = []
+        raise RefusedError(ErrorCode.BAD_REQUEST, f"an account has at most {MAX_TOKENS} tokens")
+    session.tokens = [*waiting, *request.hashes]
 
 
 async def _media_ticket(session: Session, account: Account) -> Reply:

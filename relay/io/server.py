@@ -6,6 +6,7 @@ Signalling and the TURN server run side by side in one trio loop. It parses no c
 import contextlib
 import resource
 import signal
+import sys
 import time
 from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -39,6 +40,9 @@ from relay.wire.turn_servers import host_of
 log = structlog.get_logger()
 
 SWEEP_SECONDS: Final = 60.0
+SWITCH_SECONDS: Final = 0.0005
+"""For the thread that writes to the database to get its turn from a busy event loop, at each of its
+statements: a tenth of Python's own (spec/decisions/0028)."""
 PROBE_SECONDS: Final = 2.0
 """How often the storage is tried, for ``/readyz``."""
 
@@ -81,6 +85,7 @@ async def run(
         OperatorError: the relay cannot start with this configuration.
     """
     _allow_descriptors()
+    sys.setswitchinterval(SWITCH_SECONDS)
     async with AsyncExitStack() as stack:
         stack.enter_context(_told_plainly())
         folder = stack.enter_context(data_directory(Path(config.relay.data_dir)))
@@ -110,7 +115,7 @@ async def run(
             node.turn_own_host = host_of(node.turn_urls[0])
         async with trio.open_nursery() as nursery:
             signalling = Signalling(node)
-            await signalling.start(
+            signalling.start(
                 nursery,
                 listener,
                 certificates=certificates,
@@ -235,6 +240,7 @@ async def sweep_once(node: Node, guard: ClockGuard, steady: float) -> None:
     # STORAGE-13 MUST: what was forgotten by a wrong clock does not come back with a right one.
     if is_steady and node.can_store:
         await node.mailbox.sweep(now)
+    node.set_aside = await node.mailbox.count_set_aside()
 
 
 async def _watch(node: Node, storage: Storage) -> None:

@@ -5,6 +5,7 @@ held back by its own socket; deliveries wait for the socket as well. Nothing is 
 What requests do is in `relay.io.requests`.
 """
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -12,14 +13,13 @@ from typing import Final, Protocol
 
 import structlog
 import trio
-from websockets.exceptions import ConnectionClosed
-from websockets.trio.server import ServerConnection
 
 from relay.errors import FencedError, RefusedError, StorageError
 from relay.io.capture import RECEIVED, SENT
 from relay.io.logs import place
 from relay.io.metrics import DONE, FAULT
 from relay.io.node import Node
+from relay.io.websocket import ClosedError, FloodError, SilentError, WebSocket
 from relay.services.delivery import Claim, DeliveryQueue, Fetch
 from relay.services.mailbox import DeviceMailbox, MailboxName
 from relay.wire.codec import decode, encode
@@ -40,6 +40,7 @@ from relay.wire.messages import (
     Reply,
     Request,
     ServerFrame,
+    SetAside,
 )
 from relay.wire.records import bound_challenge
 
@@ -55,6 +56,9 @@ RELEASE_SECONDS: Final = 2.0
 """For giving claims back at the end; a claim that stays is overruled by the next one."""
 MAX_REFUSALS: Final = 100
 """Requests of one connection that may be refused before it ends: a client at fault stops then."""
+
+MAX_COUNT: Final = 0xFFFF
+"""The most that SetAside says."""
 
 NORMAL: Final = 1000
 LEAVING: Final = 1001
@@ -87,7 +91,7 @@ class Session:
     def __init__(
         self,
         node: Node,
-        socket: ServerConnection,
+        socket: WebSocket,
         source: str,
         answer: Answer,
         *,
@@ -112,7 +116,10 @@ class Session:
         self._wake = trio.Event()
         self._delivers = False
         self._is_low = False
-        self._writing = 0
+        self.set_aside = 0
+        """Envelopes of which the owner has to be told that they are not delivered any more."""
+        self.tokens: list[bytes] = []
+        """Hashes that AddTokens gave and UseTokens has not put into effect."""
         self._writes: set[trio.CancelScope] = set()
         self._refusals = 0
         self._ending = Ending(NORMAL, "")
@@ -219,19 +226,18 @@ class Session:
             await self._send(0, self._hello())
             patience = self.node.limits.first_request_seconds
             while True:
-                with trio.move_on_after(patience) as scope:
-                    message = await self._socket.recv()
-                if scope.cancelled_caught:
-                    self.end(Ending(VIOLATION, "nothing was asked for too long"))
-                    return
-                await self._received(message)
+                await self._received(await self._socket.recv(patience))
                 patience = self._patience()
-        except ConnectionClosed:
+        except FloodError:
+            self.end(Ending(VIOLATION, "too many frames"))
+        except SilentError:
+            self.end(Ending(VIOLATION, "nothing was asked for too long"))
+        except ClosedError:
             self.end(Ending(NORMAL, ""))
 
     def _patience(self) -> float:
         """Return how long this connection may stay silent: with a mailbox, for ever."""
-        waits = any(True for _ in self.queue.mailboxes)
+        waits = bool(self.queue.mailboxes)
         return float("inf") if waits else self.node.limits.anonymous_idle_seconds
 
     def _hello(self) -> Hello:
@@ -259,6 +265,10 @@ class Session:
             # WIRE-04 MUST: what is not a frame ends the connection; there is nothing to answer.
             self.end(Ending(VIOLATION, "malformed frame"))
             return
+        # WIRE-53 MUST: in here, so that nothing more of this connection is read meanwhile.
+        pace = self.node.quotas.pace
+        if pace is not None and (wait := pace.wait(self.source, trio.current_time())):
+            await trio.sleep(wait)
         reply = await self._reply(frame, len(message))
         if reply is not None:
             await self._send(frame.id, reply)
@@ -301,6 +311,9 @@ class Session:
                 if self._is_low:
                     self._is_low = False
                     await self._send(0, PrekeysLow())
+                if self.set_aside:
+                    count, self.set_aside = min(self.set_aside, MAX_COUNT), 0
+                    await self._send(0, SetAside(count))
                 fetch = self.queue.next_fetch()
                 if fetch is None:
                     await self._wake.wait()
@@ -308,7 +321,7 @@ class Session:
                     continue
                 for push in await self._fetched(fetch):
                     await self._send(0, push)
-        except ConnectionClosed:
+        except ClosedError:
             self.end(Ending(NORMAL, ""))
         except StorageError as error:
             log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
@@ -337,52 +350,31 @@ class Session:
         data = encode(ServerFrame(request_id, body))
         if self.node.capture is not None:
             self.node.capture.message(self.number, SENT, data)
+        if not self._socket.write(data):
+            await self._drain()
+
+    async def _drain(self) -> None:
+        """Wait until the client has taken what was sent."""
         # A cancelled write leaves half a frame behind, after which there is no farewell, so a write
-        # that has begun may end. `_close` has to know of one that did not.
+        # that has begun may end. `_close` sees one that did not.
         limits = self.node.limits
         patience = LAST_WRITE_SECONDS if self._scope.cancel_called else limits.write_seconds
-        self._writing += 1
         with trio.CancelScope(shield=True, deadline=trio.current_time() + patience) as scope:
             self._writes.add(scope)
             try:
-                await self._socket.send(data)
+                await self._socket.drain()
             finally:
                 self._writes.discard(scope)
         if scope.cancelled_caught:
             self.end(Ending(VIOLATION, "the client does not read"))
             await trio.lowlevel.checkpoint()
-        self._writing -= 1
 
     async def _close(self) -> None:
-        try:
-            if self._writing:
-                await trio.aclose_forcefully(self._socket.stream)
-            else:
-                await self._say_farewell()
-        finally:
-            # websockets 17.4 forgets to wake its reader when a connection ends while more frames
-            # wait than may: its task, and all that belongs to the connection, would stay for ever.
-            if self._socket.recv_flow_control is not None:
-                self._socket.recv_flow_control.set()
-
-    async def _say_farewell(self) -> None:
-        ending = self._ending
-        if ending.push is not None:
-            with trio.move_on_after(FAREWELL_SECONDS):
-                try:
-                    await self._send(0, ending.push)
-                except ConnectionClosed:
-                    return
-        with trio.move_on_after(CLOSE_SECONDS):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._discard)
-                await self._socket.aclose(ending.code, ending.reason)
-                nursery.cancel_scope.cancel()
-
-    async def _discard(self) -> None:
-        """Read what the client had still sent: its answer to our close comes after that."""
-        try:
-            while True:
-                await self._socket.recv()
-        except ConnectionClosed:
+        """Say goodbye, unless half a frame is in the way; the socket's owner closes it."""
+        if self._socket.is_behind:
             return
+        if self._ending.push is not None:
+            with trio.move_on_after(FAREWELL_SECONDS), contextlib.suppress(ClosedError):
+                await self._send(0, self._ending.push)
+        with trio.move_on_after(CLOSE_SECONDS):
+            await self._socket.aclose(self._ending.code, self._ending.reason)

@@ -3,37 +3,31 @@
 It also answers ``/healthz`` and ``/readyz``. It reads no frame.
 """
 
-import logging
+import socket
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Final
 
+import structlog
 import trio
-from websockets.http11 import Request, Response
-from websockets.trio.server import ServerConnection, serve
+from websockets.http11 import Request
 from websockets.typing import Origin
 
 from relay.errors import OperatorError
-from relay.io.listener import Gate, GatedListener, transport
+from relay.io.listener import Gate, Share, accept_all
+from relay.io.logs import place
 from relay.io.node import Node
 from relay.io.requests import answer
 from relay.io.session import TRY_LATER, Ending, Session
+from relay.io.stream_tls import PlainLayer, TLSLayer
 from relay.io.tls import Certificates
+from relay.io.websocket import Refusal, WebSocket
 from relay.services.source import ForwardedError, client_address, is_within, source_key
-from relay.wire.limits import MAX_FRAME
 
 PATH: Final = "/v1"
-KEEPALIVE_SECONDS: Final = 20.0
-CLOSE_SECONDS: Final = 3.0
-IN_FLIGHT: Final = 16
-"""Frames of a connection that wait for their turn; then its socket is not read any further."""
 
-# The library logs handshakes that fail with a traceback, and addresses: anybody could fill a disk.
-_silent = logging.getLogger("relay.websockets")
-_silent.addHandler(logging.NullHandler())
-_silent.propagate = False
-_silent.setLevel(logging.CRITICAL + 1)
+log = structlog.get_logger()
 
 
 async def open_listener(host: str, port: int) -> tuple[trio.SocketListener, int]:
@@ -57,12 +51,14 @@ class Signalling:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.gate = Gate(self._handshakes_of)
+        self.gate = Gate(self._handshakes_of, trio.current_time)
         self.sessions: set[Session] = set()
+        self._certificates: Certificates | None = None
+        self._origins: tuple[Origin | None, ...] = (None,)
         self._leave_delay_ms: int | None = None
         self._empty = trio.Event()
 
-    async def start(
+    def start(
         self,
         nursery: trio.Nursery,
         listener: trio.SocketListener,
@@ -71,26 +67,14 @@ class Signalling:
         origins: Sequence[str],
     ) -> None:
         """Begin to accept connections; they are served in ``nursery``."""
-        await nursery.start(
-            partial(
-                serve,
-                self._handle,
-                # Of a listener, serve() uses no more than `accept`, `aclose` and `socket`.
-                listeners=[GatedListener(listener, self.gate, certificates)],  # type: ignore[list-item]
-                # Browsers name the page that connects; only pages that the operator chose may.
-                origins=[None, *(Origin(origin) for origin in origins)],
-                compression=None,  # lengths of compressed secrets tell what is in them
-                process_request=self._process_request,
-                server_header=None,
-                open_timeout=self._node.limits.handshake_seconds,
-                ping_interval=KEEPALIVE_SECONDS,
-                ping_timeout=KEEPALIVE_SECONDS,
-                close_timeout=CLOSE_SECONDS,
-                max_size=MAX_FRAME,
-                max_queue=IN_FLIGHT,
-                logger=_silent,
-            )
-        )
+        self._certificates = certificates
+        # Browsers name the page that connects; only pages that the operator chose may.
+        self._origins = (None, *(Origin(origin) for origin in origins))
+
+        def serve(sock: socket.socket, peer: str) -> None:
+            nursery.start_soon(self._serve, sock, peer)
+
+        nursery.start_soon(accept_all, listener, self.gate, serve)
 
     async def leave(self, delay_ms: int) -> None:
         """Tell every client that the relay stops, and wait until all connections are closed.
@@ -103,15 +87,36 @@ class Signalling:
         if self.sessions:
             await self._empty.wait()
 
-    async def _handle(self, socket: ServerConnection) -> None:
+    async def _serve(self, sock: socket.socket, peer: str) -> None:
+        """Serve one connection for as long as it lasts."""
+        served = None if self._certificates is None else self._certificates.current
+        layer = PlainLayer() if served is None else TLSLayer(served.context)
+        connection = WebSocket(sock, layer, self._origins)
+        try:
+            request = None
+            try:
+                # WIRE-42 MUST: TLS and WebSocket together have this time.
+                with trio.move_on_after(self._node.limits.handshake_seconds):
+                    request = await connection.handshake(partial(self._refusal, peer))
+            finally:
+                self.gate.leave(peer)
+            if request is not None:
+                endpoint = None if served is None else served.endpoint
+                await self._handle(connection, peer, request, endpoint)
+        except Exception as error:  # noqa: BLE001 - one connection must not end the relay
+            log.error("connection failed", **place(error))  # noqa: TRY400 - texts may hold names
+        finally:
+            connection.abort()
+
+    async def _handle(
+        self, connection: WebSocket, peer: str, request: Request, endpoint: bytes | None
+    ) -> None:
         node = self._node
-        below = transport(socket.stream)
-        below.passed()
-        source = source_key(self._client(below.peer, socket.request))
+        source = source_key(self._client(peer, request))
         # WIRE-45: a browser cannot see the certificate, so it cannot sign it.
-        is_browser = socket.request is not None and "Origin" in socket.request.headers
-        endpoint = None if is_browser else below.endpoint
-        session = Session(node, socket, source, answer, endpoint=endpoint)
+        if "Origin" in request.headers:
+            endpoint = None
+        session = Session(node, connection, source, answer, endpoint=endpoint)
         node.sources[source] += 1
         self.sessions.add(session)
         try:
@@ -131,34 +136,36 @@ class Signalling:
             if not node.sources[source]:
                 del node.sources[source]
 
-    def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+    def _refusal(self, peer: str, request: Request) -> Refusal | None:
+        """Return what a request is answered with, if it is not for a WebSocket."""
         path = request.path.partition("?")[0]
         if path == "/healthz":
-            return socket.respond(HTTPStatus.OK, "ok\n")
+            return Refusal(HTTPStatus.OK, "ok\n")
         if path == "/readyz":
             if self._node.is_ready and self._node.can_store:
-                return socket.respond(HTTPStatus.OK, "ready\n")
-            return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
+                return Refusal(HTTPStatus.OK, "ready\n")
+            return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
         if path != PATH:
-            return socket.respond(HTTPStatus.NOT_FOUND, "the relay is at /v1\n")
+            return Refusal(HTTPStatus.NOT_FOUND, "the relay is at /v1\n")
         if self._leave_delay_ms is not None:
-            response = socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "the relay stops\n")
-            response.headers["Retry-After"] = str(-(-self._leave_delay_ms // 1000))
-            return response
+            again = str(-(-self._leave_delay_ms // 1000))
+            return Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE, "the relay stops\n", (("Retry-After", again),)
+            )
         try:
-            self._client(transport(socket.stream).peer, request)
+            self._client(peer, request)
         except ForwardedError as error:
-            return socket.respond(HTTPStatus.BAD_REQUEST, f"{error}\n")
+            return Refusal(HTTPStatus.BAD_REQUEST, f"{error}\n")
         return None
 
-    def _client(self, peer: str, request: Request | None) -> str:
-        assert request is not None
+    def _client(self, peer: str, request: Request) -> str:
         header = self._node.proxy_header
         values = request.headers.get_all(header)
         return client_address(peer, header, values, self._node.trusted_proxies)
 
-    def _handshakes_of(self, peer: str) -> int | None:
+    def _handshakes_of(self, peer: str) -> Share | None:
         # Behind a proxy everybody has its address; who it is shows with the handshake only.
         if not self._node.per_address or is_within(peer, self._node.trusted_proxies):
             return None
-        return self._node.limits.handshakes_per_address
+        limits = self._node.limits
+        return Share(limits.handshakes_per_address, limits.handshakes_per_address_and_minute)

@@ -99,6 +99,7 @@ MIGRATIONS: Final = (
             PRIMARY KEY (username, hash)
         ) STRICT, WITHOUT ROWID""",
     ),
+    ("CREATE INDEX mail_set_aside ON mail (mailbox) WHERE tries >= 5 AND envelope IS NOT NULL",),
 )
 """The steps from each format to the next; the first makes the tables of an empty database."""
 FORMAT: Final = len(MIGRATIONS)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from relay.errors import RefusedError
+from relay.io.storage import Totals
 from relay.io.writer import Writer
 from relay.services.directory import Account, CodeUse, HandedOut, check_successor, read_list
 from relay.services.mailbox import DeviceMailbox
@@ -85,6 +86,10 @@ class SQLiteDirectory:
         """Remove an account and retire its name."""
         await self._writer.run(lambda db: _delete(db, username))
 
+    async def totals(self) -> Totals:
+        """Return how much there is of everything."""
+        return await self._writer.run(_totals)
+
 
 def is_admitted(db: sqlite3.Connection, username: str, shown: bytes | None, now: float) -> bool:
     """Tell whether an account exists and takes something with this token hash."""
@@ -103,6 +108,20 @@ def is_admitted(db: sqlite3.Connection, username: str, shown: bytes | None, now:
 def _policy(db: sqlite3.Connection, username: str) -> Policy | None:
     found = db.execute("SELECT policy FROM accounts WHERE username = ?", (username,)).fetchone()
     return None if found is None else Policy(found[0])
+
+
+def _totals(db: sqlite3.Connection) -> Totals:
+    found = db.execute(
+        "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM devices),"
+        " (SELECT count(*) FROM retired), (SELECT count(*) FROM prekeys WHERE record IS NOT NULL"
+        " AND kind IN (?, ?)), count(*) FILTER (WHERE NOT is_box),"
+        " count(*) FILTER (WHERE is_box), coalesce(sum(envelopes), 0), coalesce(sum(bytes), 0),"
+        " (SELECT count(*) FROM mail WHERE tries >= 5 AND envelope IS NOT NULL)"
+        " FROM mailboxes WHERE id <> 0",
+        tuple(map(int, _ONE_TIME)),
+    ).fetchone()
+    assert found is not None
+    return Totals(*map(int, found))
 
 
 def _create(db: sqlite3.Connection, account: Account, code: CodeUse | None) -> None:

@@ -10,7 +10,6 @@ from typing import Final
 
 from relay.errors import RefusedError
 from relay.io.memory import MemoryPresence
-from relay.io.sqlite_directory import is_admitted
 from relay.io.writer import Writer
 from relay.services.delivery import Claim
 from relay.services.mailbox import (
@@ -22,18 +21,27 @@ from relay.services.mailbox import (
     RECOUNT_SECONDS,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
-    DeviceMailbox,
     Mail,
     MailboxName,
     Stored,
 )
-from relay.wire.messages import ErrorCode
+from relay.services.policy import admits
+from relay.wire.messages import ErrorCode, Policy
 
 SWEEP_BATCH: Final = 2000
 """Rows forgotten in one transaction, so that a sweep never holds the writer for long."""
 OLDEST_BOXES: Final = 64
 """How many of them are looked at for one that may go."""
 _NOWHERE: Final = 0
+
+_DESTINATION: Final = """SELECT
+    (SELECT policy FROM accounts WHERE username = :name),
+    EXISTS (SELECT 1 FROM tokens WHERE username = :name AND hash = :shown),
+    EXISTS (SELECT 1 FROM invitations
+        WHERE username = :name AND hash = :shown AND expires > :now),
+    EXISTS (SELECT 1 FROM devices WHERE username = :name AND device_id = :device),
+    id, envelopes, bytes
+    FROM (SELECT 1) LEFT JOIN mailboxes ON key = :key"""
 
 
 class SQLiteMailbox:
@@ -69,6 +77,10 @@ class SQLiteMailbox:
         found = await self._writer.run(lambda db: _read(db, mailbox, after, limit, now))
         self._presence.check(claim)  # afterwards: it may have changed while the query waited
         return found
+
+    async def count_set_aside(self, mailbox: MailboxName | None = None) -> int:
+        """Return how many envelopes are set aside, of one mailbox or in all."""
+        return await self._writer.run(lambda db: _count_set_aside(db, mailbox))
 
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes."""
@@ -139,32 +151,44 @@ def _put(
         db.execute("DELETE FROM mail WHERE mailbox = ?", (_NOWHERE,))
         return Stored.REFUSED
     number, envelopes, total = place
+    capacity = mailbox.capacity
+    if envelopes < capacity.envelopes and total + len(envelope) <= capacity.total_bytes:
+        is_new = _store(db, number, message_id, envelope, now)
+        return Stored.NEW if is_new else Stored.AGAIN
     known = db.execute(
         "SELECT 1 FROM mail WHERE mailbox = ? AND message_id = ?", (number, message_id)
     ).fetchone()
-    if known is not None:
-        return Stored.AGAIN
-    capacity = mailbox.capacity
-    if envelopes >= capacity.envelopes or total + len(envelope) > capacity.total_bytes:
-        return Stored.FULL
-    _store(db, number, message_id, envelope, now)
-    return Stored.NEW
+    return Stored.FULL if known is None else Stored.AGAIN
 
 
 def _destination(
     db: sqlite3.Connection, mailbox: MailboxName, shown: bytes | None, now: float
 ) -> tuple[int, int, int] | None:
     """Return id, number of envelopes and bytes of a mailbox that takes this envelope."""
-    if isinstance(mailbox, DeviceMailbox):
-        where = (mailbox.username, mailbox.device_id)
-        admitted = is_admitted(db, mailbox.username, shown, now)
-        device = db.execute("SELECT 1 FROM devices WHERE username = ? AND device_id = ?", where)
-        if device.fetchone() is None or not admitted:
-            return None
-        db.execute(
-            "INSERT OR IGNORE INTO mailboxes VALUES (NULL, ?, 0, 0, 0, ?)",
-            (mailbox.key, int(now)),
-        )
+    if isinstance(mailbox, BoxMailbox):
+        return _find(db, mailbox)
+    # WIRE-23 MUST: the same queries, whoever exists and whatever is accepted. They are one
+    # statement because each costs a turn of the interpreter besides (spec/decisions/0028).
+    policy, token, invitation, device, *found = db.execute(
+        _DESTINATION,
+        {
+            "name": mailbox.username,
+            "shown": shown or b"",
+            "now": int(now),
+            "device": mailbox.device_id,
+            "key": mailbox.key,
+        },
+    ).fetchone()
+    known = None if policy is None else Policy(policy)
+    if not device or not admits(known, knows_token=bool(token or invitation)):
+        return None
+    if found[0] is not None:
+        return found[0], found[1], found[2]
+    db.execute("INSERT INTO mailboxes VALUES (NULL, ?, 0, 0, 0, ?)", (mailbox.key, int(now)))
+    return _find(db, mailbox)
+
+
+def _find(db: sqlite3.Connection, mailbox: MailboxName) -> tuple[int, int, int] | None:
     found: tuple[int, int, int] | None = db.execute(
         "SELECT id, envelopes, bytes FROM mailboxes WHERE key = ?", (mailbox.key,)
     ).fetchone()
@@ -173,17 +197,20 @@ def _destination(
 
 def _store(
     db: sqlite3.Connection, number: int, message_id: bytes, envelope: bytes, now: float
-) -> None:
-    db.execute(
-        "INSERT INTO mail (mailbox, message_id, envelope, expires) VALUES (?, ?, ?, ?)",
+) -> bool:
+    """Store an envelope, unless one with this message id is there; return whether it is new."""
+    is_new = db.execute(
+        "INSERT INTO mail (mailbox, message_id, envelope, expires) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (mailbox, message_id) DO NOTHING",
         (number, message_id, envelope, int(now) + MAIL_LIFETIME),
-    )
-    if number != _NOWHERE:
+    ).rowcount
+    if is_new and number != _NOWHERE:
         db.execute(
             "UPDATE mailboxes SET envelopes = envelopes + 1, bytes = bytes + ?, touched = ?"
             " WHERE id = ?",
             (len(envelope), int(now), number),
         )
+    return is_new > 0
 
 
 def _read(
@@ -197,6 +224,18 @@ def _read(
     if after == 0 and rows:
         db.execute("UPDATE mail SET tries = tries + 1 WHERE row = ?", (rows[0][0],))
     return [Mail(row, envelope) for row, envelope in rows]
+
+
+def _count_set_aside(db: sqlite3.Connection, mailbox: MailboxName | None) -> int:
+    # As the index is, whose condition is a number: `MAX_TRIES`.
+    statement = "SELECT count(*) FROM mail WHERE tries >= 5 AND envelope IS NOT NULL"
+    if mailbox is None:
+        found = db.execute(statement).fetchone()
+    else:
+        place = " AND mailbox = (SELECT id FROM mailboxes WHERE key = ?)"
+        found = db.execute(statement + place, (mailbox.key,)).fetchone()
+    assert found is not None
+    return int(found[0])
 
 
 def _remove(db: sqlite3.Connection, places: Iterable[tuple[MailboxName, int]], now: float) -> None:

@@ -9,6 +9,7 @@ Cancelling a call leaves open whether it took effect.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from relay.services.delivery import Claim
@@ -17,6 +18,21 @@ from relay.services.mailbox import BoxMailbox, DeviceMailbox, Mail, MailboxName,
 from relay.services.quota import Rate
 from relay.wire.messages import Invitation, Policy, PrekeyCounts
 from relay.wire.records import PreKey
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a relay holds, in numbers; ``retired`` are names of deleted accounts."""
+
+    accounts: int
+    devices: int
+    retired: int
+    one_time_prekeys: int
+    mailboxes: int
+    boxes: int
+    envelopes: int
+    envelope_bytes: int
+    set_aside: int
 
 
 class Directory(Protocol):
@@ -81,6 +97,9 @@ class Directory(Protocol):
     async def delete(self, username: str) -> None:
         """Remove an account with all that belongs to it, and retire its name."""
 
+    async def totals(self) -> Totals:
+        """Return how much there is of everything."""
+
 
 class Mailbox(Protocol):
     """Envelopes on their way."""
@@ -111,6 +130,9 @@ class Mailbox(Protocol):
         Raises:
             FencedError: the claim no longer holds (STORAGE-05).
         """
+
+    async def count_set_aside(self, mailbox: MailboxName | None = None) -> int:
+        """Return how many envelopes are set aside, of one mailbox or in all (WIRE-38)."""
 
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes, but not yet their message ids."""

@@ -15,11 +15,13 @@ from typing import Final
 
 import trio
 
+from relay.errors import RefusedError
 from relay.io.connection import Connection, Events, Queued
 from relay.io.datagram import Capture, Clock
 from relay.io.outlets import Outlets
 from relay.io.stream_tls import PlainLayer, TLSLayer
 from relay.io.tls import Certificates
+from relay.services.quota import Limiter, Rate
 from relay.turn.counters import Drop
 from relay.turn.five_tuple import (
     FiveTuple,
@@ -49,6 +51,7 @@ class StreamLimits:
 
     connections: int = 4000
     connections_per_address: int = 200
+    connections_per_address_and_minute: int = 600
     patience: float = PATIENCE
 
 
@@ -129,6 +132,8 @@ class _StreamServer:
         self._capture = capture
         self._connections: dict[FiveTuple, Connection] = {}
         self._sources: Counter[bytes] = Counter()
+        self._rate = 0
+        self._rates = Limiter(Rate(1, 1))
         self._queued = Queued()
         self._reported = False
 
@@ -167,7 +172,19 @@ class _StreamServer:
             five_tuple not in self._connections
             and len(self._connections) < self._limits.connections
             and self._sources[source_of(five_tuple)] < self._limits.connections_per_address
+            and self._is_seldom(five_tuple)
         )
+
+    def _is_seldom(self, five_tuple: FiveTuple) -> bool:
+        """TURN-75: tell whether this source has not had too many connections lately, and count."""
+        most = self._limits.connections_per_address_and_minute
+        if most != self._rate:
+            self._rate, self._rates = most, Limiter(Rate(most / 60, most))
+        try:
+            self._rates.take(source_of(five_tuple).hex(), self._clock())
+        except RefusedError:
+            return False
+        return True
 
     def _connection(
         self, sock: socket.socket, five_tuple: FiveTuple, listener: StreamListener

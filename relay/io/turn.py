@@ -33,6 +33,9 @@ NONCE_KEY_BYTES: Final = 32
 ROUTES_PER_ALLOCATION: Final = 2
 """To the peer, and to the one before while a client changes its network."""
 
+UNLIMITED: Final = 1_000_000
+"""Connections of one source a minute in development."""
+
 _URL: Final = {
     Transport.UDP: "turn:{}?transport=udp",
     Transport.TCP: "turn:{}?transport=tcp",
@@ -151,8 +154,10 @@ class Media:
             self._routes.set_bandwidth(bounds.bandwidth)
         streams = self._stream_limits
         streams.connections = streams.connections_per_address = limits.turn_connections
+        streams.connections_per_address_and_minute = UNLIMITED
         if self._per_address:
             streams.connections_per_address = limits.turn_connections_per_address
+            streams.connections_per_address_and_minute = limits.handshakes_per_address_and_minute
 
     async def serve(
         self,

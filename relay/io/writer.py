@@ -28,11 +28,12 @@ BUSY_TIMEOUT: Final = 2.0
 
 
 class _Job:
-    __slots__ = ("done", "error", "result", "work")
+    __slots__ = ("error", "result", "task", "work")
 
     def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
         self.work = work
-        self.done = trio.Event()
+        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        """Who waits; nobody any more when that was cancelled."""
         self.result: Any = None
         self.error: Exception | None = None
 
@@ -61,13 +62,20 @@ class Writer:
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what ``work`` returns, after its changes are durable.
 
+        ``work`` runs a second time where another job of its transaction failed.
+
         Raises:
             StorageError: the database failed; nothing of ``work`` was kept.
             RelayError: as raised by ``work``; nothing of it was kept.
         """
         job = _Job(work)
         self._jobs.put(job)
-        await job.done.wait()
+
+        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
+            job.task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
         if job.error is not None:
             raise job.error
         result: T = job.result
@@ -106,10 +114,25 @@ class Writer:
 
 def _finish(batch: list[_Job]) -> None:
     for job in batch:
-        job.done.set()
+        if job.task is not None:
+            trio.lowlevel.reschedule(job.task)
 
 
 def _commit(db: sqlite3.Connection, batch: list[_Job]) -> None:
+    """Do all jobs in one transaction; where one of them fails, again, so that it fails alone."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            job.result = job.work(db)
+        db.execute("COMMIT")
+    except Exception:  # noqa: BLE001 - whose it is shows below, and most batches never get there
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        _commit_apart(db, batch)
+
+
+def _commit_apart(db: sqlite3.Connection, batch: list[_Job]) -> None:
+    """Do all jobs in one transaction, each of which can be undone without the others."""
     try:
         db.execute("BEGIN IMMEDIATE")
         for job in batch:

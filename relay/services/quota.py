@@ -23,6 +23,29 @@ class Rate:
     burst: int
 
 
+class Pace:
+    """When each key may go on: nothing is refused, but what comes too fast has to wait.
+
+    A bucket as of `Limiter`, kept as the moment at which it is full again (GCRA).
+    """
+
+    __slots__ = ("_full_at", "_max_keys", "_rate")
+
+    def __init__(self, rate: Rate, *, max_keys: int = MAX_KEYS) -> None:
+        self._rate = rate
+        self._max_keys = max_keys
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+
+    def wait(self, key: str, now: float) -> float:
+        """Count one use; return the seconds to wait before it."""
+        full_at = max(now, self._full_at.get(key, now)) + 1 / self._rate.per_second
+        self._full_at[key] = full_at
+        self._full_at.move_to_end(key)
+        while len(self._full_at) > self._max_keys:
+            self._full_at.popitem(last=False)
+        return max(0.0, full_at - now - self._rate.burst / self._rate.per_second)
+
+
 class Limiter:
     """A token bucket for each key."""
 

@@ -28,6 +28,8 @@ TOKEN_BYTES: Final = 16
 CODE_BYTES: Final = 16
 MAX_INVITATIONS: Final = 32
 """Invitations of one account that are open at a time."""
+MAX_TOKENS: Final = 1_024
+"""Delivery-token hashes of one account: two each of 512 contacts."""
 BOX_BYTES: Final = 32
 
 MAX_BUNDLE_FIELDS: Final = 128

@@ -17,6 +17,7 @@ from relay.wire.limits import (
     MAX_ENVELOPE,
     MAX_INVITATIONS,
     MAX_MESSAGE_TEXT,
+    MAX_TOKENS,
     MESSAGE_ID_BYTES,
     TOKEN_BYTES,
 )
@@ -229,6 +230,22 @@ class FetchAbuseContact(_Message, frozen=True, tag=18):
     """Ask which account of this relay takes reports."""
 
 
+class AddTokens(_Message, frozen=True, tag=19):
+    """Give a part of a set of token hashes that is too long for PutTokens.
+
+    ``begin`` is how many hashes came before; with 0 a set begins anew.
+    """
+
+    begin: Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
+    hashes: Annotated[tuple[Key32, ...], Meta(min_length=1, max_length=MAX_BUNDLE_FIELDS)]
+
+
+class UseTokens(_Message, frozen=True, tag=20):
+    """Replace the set of delivery-token hashes by the ``count`` that AddTokens gave."""
+
+    count: Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+
+
 Request = (
     Register
     | Login
@@ -248,6 +265,8 @@ Request = (
     | Enrol
     | PutInvitations
     | FetchAbuseContact
+    | AddTokens
+    | UseTokens
 )
 
 
@@ -362,7 +381,13 @@ class PrekeysLow(_Message, frozen=True, tag=100):
     """One-time prekeys of this device are running out: more should be published."""
 
 
-Push = Hello | Deliver | Displaced | GoingAway | PrekeysLow
+class SetAside(_Message, frozen=True, tag=101):
+    """So many envelopes of this device were never acknowledged and are not delivered any more."""
+
+    count: Annotated[int, Meta(ge=1, le=0xFFFF)]
+
+
+Push = Hello | Deliver | Displaced | GoingAway | PrekeysLow | SetAside
 
 RequestId = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
 

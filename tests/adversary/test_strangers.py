@@ -3,6 +3,7 @@
 Bare connections that say what they like; the limits are small, so that a test needs few requests.
 """
 
+import json
 import os
 from contextlib import asynccontextmanager
 
@@ -26,10 +27,12 @@ from relay.wire.messages import (
     PrekeyStatus,
     PublishPrekeys,
     PutTokens,
+    SetAside,
     SetPolicy,
 )
 from relay.wire.records import PreKeyKind
 from tests.relay.conftest import Wire
+from tests.relay.io.test_accounts_admin import ordered
 
 pytestmark = pytest.mark.trio
 
@@ -278,7 +281,9 @@ async def test_flooded_mailbox(bare_relay, speak):
 
 
 async def test_poisonous_envelope(bare_relay, speak):
-    """W6, WIRE-37: an envelope over which its reader dies each time is set aside in the end."""
+    """W6, WIRE-37, WIRE-38: an envelope over which its reader dies each time is set aside in the
+    end, which its owner and the operator are told.
+    """
     async with speak.registered(bare_relay.url, "somebody") as (_, identity):
         pass
     async with speak.wire(bare_relay.url) as sender:
@@ -290,7 +295,14 @@ async def test_poisonous_envelope(bare_relay, speak):
             assert (await client.push()).envelope == b"poison"
     async with speak.wire(bare_relay.url) as client:
         await client.request(identity.login(client.hello))
+        assert await client.push() == SetAside(1)
         assert await client.deliveries(1) == [b"good"]
+    code, said = await ordered(bare_relay, "count", "--as-json")
+    assert code == 0
+    counted = json.loads(said)
+    assert (counted["set_aside"], counted["envelopes"], counted["accounts"]) == (1, 1, 1)
+    code, said = await ordered(bare_relay, "count")
+    assert (code, "set aside            1\n" in said, "somebody" in said) == (0, True, False)
 
 
 async def test_replayed_and_reordered_acknowledgements(bare_relay, speak):

@@ -1,6 +1,7 @@
 """The account at its own relay (spec/prekeys.md, spec/identity.md): lost requests, and races."""
 
 from dataclasses import replace
+from hashlib import sha256
 
 import anyio
 import pytest
@@ -9,8 +10,8 @@ from e2ecall.client.contacts import ContactRecord
 from e2ecall.errors import ConnectionFailedError
 from e2ecall.io.store import Change, RecordKind
 from e2ecall.protocol.exchange_guard import ExchangeGuard
-from relay.wire.codec import encode
-from relay.wire.messages import PrekeyCounts, PublishPrekeys, PutTokens, UpdateDeviceList
+from relay.wire.limits import MAX_TOKENS
+from relay.wire.messages import PrekeyCounts, PublishPrekeys, UpdateDeviceList, UseTokens
 from relay.wire.records import PreKeyKind
 from tests.client.devices import DAY, HOUR, devices
 from tests.integration.people import PATIENCE, person
@@ -124,22 +125,52 @@ async def test_crowded_for_weeks(tmp_path):
 
 
 async def test_more_contacts_than_tokens(tmp_path):
-    """WIRE-21, REACH-02: of more contacts than the relay keeps tokens for the latest reach us."""
+    """WIRE-26, REACH-02: of more contacts than the relay keeps tokens for the latest reach us."""
     async with devices(tmp_path, "bob") as (_, bob):
         records = [
             ContactRecord(
-                2, f"friend_{n}@relay.example", given_token=n.to_bytes(16), used=(n * 37) % 300
+                2, f"friend_{n}@relay.example", given_token=n.to_bytes(16), used=(n * 37) % 1300
             )
-            for n in range(300)
+            for n in range(1300)
         ]
         before = bob.sessions.reach.token_hashes()
         await bob.store.write([record.change() for record in records])
         hashes = bob.sessions.reach.token_hashes()
-        assert len(hashes) == 128
-        assert encode(PutTokens(hashes))
-        await bob.store.write([replaced(records[0], used=300)])
+        assert len(hashes) == MAX_TOKENS
+        await bob.store.write([replaced(records[0], used=1300)])
         assert hashes[0] != bob.sessions.reach.token_hashes()[0]
         assert not before
+
+
+async def test_tokens_of_many_contacts(tmp_path, relay):
+    """WIRE-26: a client with more contacts than fit into one request has the relay learn the tokens
+    of all of them at once, also where the connection breaks in between.
+    """
+    async with person(tmp_path, relay) as alice:
+        home = alice._home
+        records = [
+            ContactRecord(2, f"friend_{n}@relay.example", given_token=n.to_bytes(16))
+            for n in range(300)
+        ]
+        await alice._services.store.write([record.change() for record in records])
+        request, done = home.line.request, []
+
+        async def breaking(body, kind):
+            reply = await request(body, kind)
+            done.append(body)
+            if len(done) == 1:
+                await home.line._connection.aclose()
+            return reply
+
+        home.line.request = breaking
+        with anyio.fail_after(PATIENCE):
+            await home._put_tokens()
+        *parts, last = done[-4:]
+        assert last == UseTokens(300)
+        assert [part.begin for part in parts] == [0, 128, 256]
+        assert len(done) > 4  # begun anew on another connection
+        hashes = {hashed for part in parts for hashed in part.hashes}
+        assert hashes == {sha256(n.to_bytes(16)).digest() for n in range(300)}
 
 
 def replaced(record, **changes):

@@ -22,6 +22,8 @@ def node_config(folder: Path, node: str, dsn: str | None, extra: str = "") -> Pa
         f'[turn]\nlisten = "127.0.0.1:0"\nsecret = "a secret of all nodes"\n{extra}{storage}'
         "[limits]\nconnections_per_address = 1000\nsends_per_address_and_minute = 1000000\n"
         "fetches_per_address_and_minute = 1000000\nhandshakes_per_address = 1000\n"
+        "handshakes_per_address_and_minute = 1000000\n"
+        "requests_per_address_and_second = 1000000\n"
         "fetches_per_account_and_minute = 1000000\nsends_per_mailbox_and_minute = 1000000\n"
         "sends_per_token_and_minute = 1000000\nboxes_per_address_and_hour = 1000000\n"
     )

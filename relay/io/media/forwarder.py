@@ -73,18 +73,18 @@ class Forwarder:
         sockets: Sequence[int],
         listener: int,
         name_length: int,
-        handover: int,
+        handovers: tuple[int, int],
         reader: RouteReader,
         counts: memoryview,
     ) -> None:
         """Take a worker's resources.
 
         ``sockets`` are descriptors, one for each listener; the one of ``listener``, whose clients'
-        socket addresses have ``name_length`` bytes, is received from. ``handover`` takes what is
-        not forwarded. ``counts`` are the worker's `tallies`.
+        socket addresses have ``name_length`` bytes, is received from. ``handovers`` take what is
+        not forwarded: of senders with routes, and of others. ``counts`` are the worker's `tallies`.
         """
         self._listener = listener
-        self._handover = handover
+        self._known, self._unknown = handovers
         self._reader = reader
         self._counts = counts
         self._library = CLibrary()
@@ -269,8 +269,11 @@ class Forwarder:
             # What hits by chance, answers of others to forged questions above all, goes no further.
             self._counts[tallies.MALFORMED] += 1
         else:
-            message = self._received.view[self._received.keys[slot] : start + length]
+            key = self._received.keys[slot]
+            # TURN-62: whoever has a route does not stand in line with everybody who has none.
+            is_known = bytes(buffer[key:start]) in self._bandwidths
+            handover = self._known if is_known else self._unknown
             try:
-                os.write(self._handover, message)
+                os.write(handover, self._received.view[key : start + length])
             except BlockingIOError:
                 self._counts[tallies.BUSY] += 1

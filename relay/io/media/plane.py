@@ -7,10 +7,12 @@ workers do not forward they hand over, and it is answered from here. It knows no
 
 import logging
 import os
+import select
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,9 @@ HANDOVER_BUFFER: Final = 1 << 20
 """Bytes asked of the kernel for what waits for this process; what comes on top is dropped."""
 
 BATCH: Final = 64
+STRANGERS_BATCH: Final = 16
+"""Datagrams of a worker's that are answered before others have their turn: fewer of senders without
+a route, of which there may be a flood."""
 START_SECONDS: Final = 20.0
 """A worker takes 0.1 s to start on an idle machine; one that does not by then is ended."""
 
@@ -43,6 +48,9 @@ MAX_RESTART_DELAY: Final = 2.0
 """Seconds between two starts of a worker that ends as soon as it has begun."""
 STABLE_SECONDS: Final = 10.0
 """A worker that lived so long is started anew at once."""
+WATCH_SECONDS: Final = 1.0
+STALL_SECONDS: Final = 5.0
+"""A worker that leaves datagrams waiting for so long does not work; calls give up after 15."""
 
 IS_AVAILABLE: Final = IS_SUPPORTED
 """Whether this machine can run it."""
@@ -121,6 +129,7 @@ async def serve_plane(
             if starting.cancelled_caught:
                 raise OperatorError("the media workers do not start")
             nursery.start_soon(plane.sweep)
+            nursery.start_soon(plane.watch)
             task_status.started([group[0].getsockname() for group in groups])
     finally:
         plane.close()
@@ -138,19 +147,24 @@ class _Worker:
     number: int
     block: int
     process: subprocess.Popen[bytes] | None = None
-    handover: socket.socket | None = None
+    handovers: tuple[socket.socket, ...] = ()
     lifeline: int = -1
+    serves: bool = False
+    received: int = 0
+    moved_at: float = 0.0
+    """When it was last seen to receive, or to have nothing to receive."""
 
     def end(self) -> None:
         """Kill it, which loses nothing, and wait for that."""
+        self.serves = False
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
         # Last, as a worker that is handing over would complain.
-        if self.handover is not None:
-            self.handover.close()
-            self.handover = None
+        for handover in self.handovers:
+            handover.close()
+        self.handovers = ()
         if self.lifeline != -1:
             os.close(self.lifeline)
             self.lifeline = -1
@@ -201,12 +215,16 @@ class _Plane:
         while True:
             began, problem = trio.current_time(), None
             try:
-                handover = self._start(worker)
-                if await _becomes_ready(handover):
+                known, unknown = self._start(worker)
+                if await _becomes_ready(known):
+                    worker.serves, worker.moved_at = True, trio.current_time()
                     if not is_ready:
                         task_status.started()
                         is_ready = True
-                    await self._take(worker.listener, handover)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._take, worker.listener, unknown, STRANGERS_BATCH)
+                        await self._take(worker.listener, known, BATCH)
+                        nursery.cancel_scope.cancel()
             except OSError as error:
                 # No descriptor or memory for a process: later there may be, and calls go on.
                 problem = error
@@ -220,6 +238,20 @@ class _Plane:
             is_stable = trio.current_time() - began > STABLE_SECONDS
             delay = 0.0 if is_stable else min(2 * delay + 0.05, MAX_RESTART_DELAY)
             await trio.sleep(delay)
+
+    async def watch(self) -> None:
+        """Kill a worker that leaves datagrams waiting, so that it is run anew (TURN-61)."""
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            now = trio.current_time()
+            for worker in self.workers:
+                received = self._counts[worker.block * tallies.WORDS + tallies.PACKETS_IN]
+                sock = self._groups[worker.listener][worker.number]
+                if not worker.serves or received != worker.received or not _waits(sock):
+                    worker.received, worker.moved_at = received, now
+                elif now - worker.moved_at >= STALL_SECONDS and worker.process is not None:
+                    _log.error("a media worker does not work and is ended")
+                    worker.process.kill()
 
     def collect(self) -> None:
         """Add what the workers counted since the last time to the core's counters."""
@@ -239,18 +271,20 @@ class _Plane:
         self._counts_memory.close()
         os.close(self._counts_descriptor)
 
-    def _start(self, worker: _Worker) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        worker.handover = ours
-        with theirs:
+    def _start(self, worker: _Worker) -> tuple[socket.socket, ...]:
+        with ExitStack() as stack:
+            handovers = []
+            for _ in range(2):
+                ours, theirs = _handover()
+                worker.handovers += (ours,)
+                stack.enter_context(theirs)
+                handovers.append(theirs.fileno())
             end, worker.lifeline = os.pipe()
-            ours.setblocking(False)
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HANDOVER_BUFFER)
             sockets = [group[worker.number].fileno() for group in self._groups]
             command = arguments(
                 listener=worker.listener,
                 name_length=name_length(self._groups[worker.listener][0]),
-                handover=theirs.fileno(),
+                handovers=(handovers[0], handovers[1]),
                 lifeline=end,
                 table=self._routes.descriptor,
                 records=self._routes.records,
@@ -258,7 +292,7 @@ class _Plane:
                 block=worker.block,
                 sockets=sockets,
             )
-            shared = (theirs.fileno(), end, self._routes.descriptor, self._counts_descriptor)
+            shared = (*handovers, end, self._routes.descriptor, self._counts_descriptor)
             try:
                 # Isolated, and without the site's packages: 10 MB, and nothing but what it needs.
                 worker.process = subprocess.Popen(
@@ -270,15 +304,15 @@ class _Plane:
                 )
             finally:
                 os.close(end)
-        return ours
+        return worker.handovers
 
-    async def _take(self, listener: int, handover: socket.socket) -> None:
+    async def _take(self, listener: int, handover: socket.socket, batch: int) -> None:
         """Handle what a worker hands over, until it ends."""
         length = name_length(self._groups[listener][0])
         while True:
             await trio.lowlevel.wait_readable(handover)
             now = self._clock()
-            for _ in range(BATCH):
+            for _ in range(batch):
                 try:
                     message = handover.recv(length + MAX_DATAGRAM)
                 except BlockingIOError:
@@ -309,6 +343,21 @@ class _Plane:
         else:
             counters.packets_out += 1
             counters.bytes_out += len(data)
+
+
+def _handover() -> tuple[socket.socket, socket.socket]:
+    """Return this process's end and the worker's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, HANDOVER_BUFFER)
+    return ours, theirs
+
+
+def _waits(sock: socket.socket) -> bool:
+    """Say whether a datagram waits to be received."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def _becomes_ready(handover: socket.socket) -> bool:

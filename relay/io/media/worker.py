@@ -18,7 +18,7 @@ from relay.io.media.routetable import RouteReader, table_size
 from relay.io.media.tallies import open_tallies
 
 READY: Final = b"\0"
-"""The first message on the handover socket: shorter than any address."""
+"""The first message on the first handover socket: shorter than any address."""
 
 _STACK: Final = 64 * 1024
 
@@ -27,7 +27,7 @@ def arguments(
     *,
     listener: int,
     name_length: int,
-    handover: int,
+    handovers: tuple[int, int],
     lifeline: int,
     table: int,
     records: int,
@@ -37,17 +37,19 @@ def arguments(
 ) -> list[str]:
     """Return the command line of a worker.
 
-    Descriptors: ``handover``, a SOCK_SEQPACKET socket; ``lifeline``, whose end of file ends the
-    worker; ``table`` and ``counts``, shared memory; ``sockets``, the UDP socket of each listener.
+    Descriptors: ``handovers``, SOCK_SEQPACKET sockets for senders with routes and for others;
+    ``lifeline``, whose end of file ends the worker; ``table`` and ``counts``, shared memory;
+    ``sockets``, the UDP socket of each listener.
     """
-    values = (listener, name_length, handover, lifeline, table, records, counts, block, *sockets)
+    values = (listener, name_length, *handovers, lifeline, table, records, counts, block, *sockets)
     return [str(value) for value in values]
 
 
 def main() -> NoReturn:
     """Run a worker; its arguments are those of the process."""
     numbers = [int(text) for text in sys.argv[1:]]
-    listener, name_length, handover, lifeline, table, records, counts, block, *sockets = numbers
+    listener, name_length, known, unknown, lifeline, table, records, counts, block = numbers[:9]
+    sockets = numbers[9:]
     # Whoever stops the relay does so through the control process: a terminal or a supervisor
     # signals the whole group, and media goes on while the relay drains.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -56,9 +58,10 @@ def main() -> NoReturn:
     _thread.start_new_thread(_die_with, (lifeline,))
     reader = RouteReader(mmap.mmap(table, table_size(records), prot=mmap.PROT_READ), records)
     tallied = open_tallies(mmap.mmap(counts, 0), block)
-    forwarder = Forwarder(sockets, listener, name_length, handover, reader, tallied)
-    os.write(handover, READY)
-    os.set_blocking(handover, False)
+    forwarder = Forwarder(sockets, listener, name_length, (known, unknown), reader, tallied)
+    os.write(known, READY)
+    os.set_blocking(known, False)
+    os.set_blocking(unknown, False)
     gc.disable()  # nothing here refers to itself, and a collection is a pause
     try:
         forwarder.run()

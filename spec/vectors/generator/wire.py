@@ -84,6 +84,9 @@ _REQUESTS: dict[str, list[Value]] = {
     "set_policy_nobody": [8, 3],
     "put_tokens": [9, [draw("hash 1"), draw("hash 2")]],
     "put_no_tokens": [9, []],
+    "add_tokens": [19, 0, [draw("hash 1"), draw("hash 2")]],
+    "add_last_tokens": [19, 1_024, [draw("hash 3")]],
+    "use_tokens": [20, 1_024],
     "open_box": [10, draw("box key")],
     "send_to_account": [11, [1, "bob", 7], draw("id", 16), draw("envelope", 100), draw("t", 16)],
     "send_to_box": [11, [2, draw("box")], draw("id", 16), draw("envelope", 300), None],
@@ -118,6 +121,8 @@ _PUSHES: dict[str, list[Value]] = {
     "displaced": [98],
     "going_away": [99, 600_000],
     "prekeys_low": [100],
+    "set_aside": [101, 1],
+    "set_aside_most": [101, 65_535],
 }
 
 

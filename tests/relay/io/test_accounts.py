@@ -9,6 +9,8 @@ from websockets.exceptions import ConnectionClosed
 
 from relay.wire.codec import decode
 from relay.wire.messages import (
+    AddTokens,
+    Bundle,
     Certificate,
     DeleteAccount,
     Displaced,
@@ -28,6 +30,7 @@ from relay.wire.messages import (
     SetPolicy,
     Ticket,
     UpdateDeviceList,
+    UseTokens,
 )
 from relay.wire.records import (
     SenderCertificate,
@@ -122,6 +125,8 @@ async def test_unknown_log_in_alike(relay, speak, username):
         PublishPrekeys(()),
         SetPolicy(Policy.CONTACTS),
         PutTokens(()),
+        AddTokens(0, (bytes(32),)),
+        UseTokens(1),
         DeleteAccount(bytes(64)),
     ],
     ids=lambda request: type(request).__name__,
@@ -131,6 +136,47 @@ async def test_needs_log_in(relay, speak, request_):
     async with speak.wire(relay.url) as client:
         reply = await client.request(request_)
         assert reply.code is ErrorCode.NOT_LOGGED_IN
+
+
+async def test_tokens_in_parts(relay, speak, username):
+    """WIRE-26: a set in parts holds as a whole and not before; parts that do not follow each other,
+    or are not all, or too many, are refused, and the set that holds stays as it is.
+    """
+    tokens = [number.to_bytes(16) for number in range(1025)]
+    hashes = tuple(map(speak.token_hash, tokens))
+    async with speak.registered(relay.url, username) as (owner, _), speak.wire(relay.url) as other:
+
+        async def reaches(*shown):
+            found = []
+            for token in shown:
+                reply = await other.request(FetchBundle(username, None, token))
+                found.append(isinstance(reply, Bundle))
+            return found
+
+        async def gives(*parts):
+            return [await owner.request(AddTokens(begin, part)) for begin, part in parts]
+
+        ends = tokens[0], tokens[300]
+        assert await owner.request(SetPolicy(Policy.CONTACTS)) == Done()
+        assert await owner.request(PutTokens(hashes[-1:])) == Done()
+        parts = (0, hashes[:128]), (128, hashes[128:256]), (256, hashes[256:301])
+        assert await gives(*parts) == [Done()] * 3
+        assert await reaches(*ends, tokens[-1]) == [False, False, True]
+        assert await owner.request(UseTokens(301)) == Done()
+        assert await reaches(*ends, tokens[-1]) == [True, True, False]
+
+        stale = ErrorCode.STALE
+        assert (await owner.request(UseTokens(301))).code is stale
+        assert [reply.code for reply in await gives((128, hashes[128:256]))] == [stale]
+        assert await gives(parts[0]) == [Done()]
+        assert (await owner.request(UseTokens(129))).code is stale
+        assert [reply.code for reply in await gives(parts[1])] == [stale]  # the first part is gone
+        assert await gives(parts[2], parts[0]) != [Done()] * 2
+        many = [(begin, hashes[begin : begin + 128]) for begin in range(0, 1024, 128)]
+        assert await gives(*many) == [Done()] * 8
+        assert [reply.code for reply in await gives((1024, hashes[-1:]))] == [ErrorCode.BAD_REQUEST]
+        assert (await owner.request(UseTokens(1024))).code is stale
+        assert await reaches(*ends, tokens[-1]) == [True, True, False]
 
 
 async def test_one_log_in_per_connection(relay, speak, username):

@@ -122,6 +122,23 @@ async def test_oversize_in_fragments(relay, speak):
         assert await closed_with(client) == 1009
 
 
+@pytest.mark.parametrize(
+    "frame", [b"\x00\x80" + bytes(4), b"\x89\x80" + bytes(4)], ids=["fragments", "pings"]
+)
+async def test_endless_frames(relay, speak, frame):
+    """WIRE-54, W2: frames that make no message, fragments without content among them, close the
+    connection with 1008 when there are thousands.
+    """
+    async with speak.wire(relay.url) as client:
+        await client.request(OpenBox(bytes(32)))
+        await client.socket.stream.send_all(b"\x02\x80" + bytes(4))
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            for _ in range(30):
+                await client.socket.stream.send_all(frame * 100)
+        assert await closed_with(client) == 1008
+    assert await works(relay, speak)
+
+
 async def test_largest_frame(relay, speak, username):
     """The largest envelope fits."""
     async with speak.registered(relay.url, username) as (client, _):

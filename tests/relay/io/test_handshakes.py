@@ -10,7 +10,7 @@ import trio
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.trio.client import connect
 
-from relay.wire.messages import FetchBundle
+from relay.wire.messages import FetchBundle, OpenBox
 from tests.relay.conftest import Wire
 from tests.relay.io.test_tls import make_authority
 
@@ -111,6 +111,48 @@ async def test_handshakes_of_one_address(limited):
         await through.ping()
     async with connect(relay.url, compression=None) as again:
         await again.recv()
+    assert relay.terminate()[0] == 0
+
+
+async def test_handshakes_of_a_minute(limited):
+    """WIRE-46, W1: who connects and hangs up again and again is closed at once beyond its share of
+    a minute, without an answer.
+    """
+    relay = limited(limits="handshakes_per_address_and_minute = 3")
+    for _ in range(3):
+        async with connect(relay.url, compression=None) as through:
+            await through.recv()
+    async with await trio.open_tcp_stream(*relay.address) as fourth:
+        assert await closed_after(fourth) < 10
+    assert relay.terminate()[0] == 0
+
+
+async def test_requests_of_one_address(limited, speak):
+    """WIRE-53, W1: requests of an address that come too fast wait for their turn, over all of its
+    connections; none is refused.
+    """
+    relay = limited(limits="requests_per_address_and_second = 1")
+    async with speak.wire(relay.url) as one, speak.wire(relay.url) as other:
+        for client in (one, other) * 5:
+            assert await client.request(OpenBox(bytes(32)))
+        with trio.move_on_after(0.5) as waiting:
+            await one.request(OpenBox(bytes(32)))
+        assert waiting.cancelled_caught
+        with trio.fail_after(20):
+            assert await other.request(OpenBox(bytes(32)))
+    assert relay.terminate()[0] == 0
+
+
+async def test_endless_request(limited):
+    """WIRE-42, W1: who goes on sending headers is cut off after 16 KiB."""
+    relay = limited()
+    async with await trio.open_tcp_stream(*relay.address) as stream:
+        sent = 0
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(20):
+            await stream.send_all(b"GET /v1 HTTP/1.1\r\n")
+            while sent < 64 * 1024 * 1024:
+                await stream.send_all(b"X: " + b"y" * 1000 + b"\r\n")
+                sent += 1005
     assert relay.terminate()[0] == 0
 
 

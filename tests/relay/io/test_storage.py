@@ -17,6 +17,7 @@ from relay.io.postgres_mailbox import PostgresMailbox
 from relay.io.server import sweep_once
 from relay.io.sqlite import SQLiteStorage
 from relay.io.sqlite_mailbox import SQLiteMailbox
+from relay.io.storage import Totals
 from relay.services.clock import PATIENCE as CLOCK_PATIENCE
 from relay.services.clock import ClockGuard
 from relay.services.delivery import Claim, Readers
@@ -483,6 +484,22 @@ async def test_poisonous_envelope(storage, speak):
         assert [other.envelope for other in mail] == [b"second", b"third"]
     await storage.mailbox.remove([(DEVICE, mail[0].row)], NOW)
     assert [mail.envelope for mail in await read(storage, DEVICE)] == [b"third"]
+    assert await storage.mailbox.count_set_aside(DEVICE) == 1
+    assert await storage.mailbox.count_set_aside(BoxMailbox(bytes(32))) == 0
+    assert await storage.mailbox.count_set_aside() == 1
+
+
+async def test_totals(storage, speak):
+    """What there is of everything can be counted, names left out."""
+    identity, stored = account(speak)
+    await storage.directory.create(stored)
+    await storage.directory.create(account(speak, "another")[1])
+    await storage.directory.delete("another")
+    keys = [identity.prekey(kind, 1, expires=int(NOW) + 60) for kind in PreKeyKind]
+    await storage.directory.add_prekeys(stored.username, 1, keys)
+    await storage.mailbox.open_box(BoxMailbox(bytes(32)), NOW)
+    await put(storage, DEVICE, b"12345")
+    assert await storage.directory.totals() == Totals(1, 1, 1, 2, 1, 1, 1, 5, 0)
 
 
 async def test_tries_are_of_the_first(storage, speak):

@@ -344,6 +344,23 @@ async def test_never_reading_again(tmp_path):
 # How many.
 
 
+async def test_connections_in_a_minute(tmp_path):
+    """TURN-75: a source that connects and hangs up again and again is closed before a byte is
+    read, over TLS too, once it had its share of a minute; others are served.
+    """
+    async with serving(tmp_path, connections_per_address_and_minute=3) as server:
+        for place in ("tcp4", "tls4", "tcp4"):
+            async with channel(server, place):
+                pass
+        async with channel(server, "tcp4") as refused:
+            await refused.send(BINDING)
+            assert await refused.receive() == b""
+        assert server.counters.connections_refused == 1
+        one, _ = ticket()
+        async with at(server, "tcp6", one) as other:
+            assert other.relayed is not None
+
+
 async def test_connections_of_one_source(tmp_path):
     """T7: beyond its share a source is closed unread; it may come again when it left (TURN-74)."""
     async with serving(tmp_path, connections_per_address=2) as server:

@@ -12,7 +12,7 @@ from relay.errors import ConfigurationError, OperatorError
 from relay.io.media.plane import IS_AVAILABLE
 from relay.io.stream import StreamLimits
 from relay.io.tls import Certificates
-from relay.io.turn import Media, limits_of, open_listeners, workers_of
+from relay.io.turn import UNLIMITED, Media, limits_of, open_listeners, workers_of
 from relay.turn.counters import Drop
 from relay.turn.limits import Limits
 from tests.relay.authority import make_authority
@@ -150,7 +150,9 @@ def test_limits_change_while_it_runs():
         media.limit(limits)
         assert media.core._table.limits == limits_of(limits, per_address=per_address)
         assert media._stream_limits == StreamLimits(
-            connections=7, connections_per_address=connections_per_address
+            connections=7,
+            connections_per_address=connections_per_address,
+            connections_per_address_and_minute=600 if per_address else UNLIMITED,
         )
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from relay.errors import RefusedError
-from relay.services.quota import Limiter, Rate
+from relay.services.quota import Limiter, Pace, Rate
 from relay.wire.messages import ErrorCode
 
 
@@ -56,3 +56,17 @@ def test_clock_going_back():
     refusal(limiter, "a", 50.0)
     refusal(limiter, "a", 50.5)
     limiter.take("a", 51.0)
+
+
+def test_pace():
+    """WIRE-53: a burst goes on at once; what comes on top waits for its turn, and a key that was
+    idle waits no more. Others do not wait.
+    """
+    pace = Pace(Rate(2, 4), max_keys=2)
+    assert [pace.wait("a", 100.0) for _ in range(6)] == [0, 0, 0, 0, 0.5, 1.0]
+    assert pace.wait("b", 100.0) == 0
+    assert pace.wait("a", 101.0) == 0.5
+    assert pace.wait("a", 200.0) == 0
+    pace.wait("c", 200.0)
+    assert pace.wait("b", 200.0) == 0
+    assert len(pace._full_at) == 2

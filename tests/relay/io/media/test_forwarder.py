@@ -88,7 +88,7 @@ def test_a_route_that_changes_within_a_batch(length, change):
         ours.settimeout(2)
         counts = open_tallies(mmap.mmap(-1, BLOCK), 0)
         number = server.fileno()
-        forwarder = Forwarder([number], 0, length, theirs.fileno(), reader, counts)
+        forwarder = Forwarder([number], 0, length, (theirs.fileno(),) * 2, reader, counts)
         # One batch: the route is remembered, changed, found changed; others come after it.
         senders = [first, others[0][0], first, *(sender for sender, _ in others[1:])]
         for serial, sender in enumerate(senders):
@@ -112,7 +112,7 @@ def test_what_a_worker_remembers_is_bounded():
     writer = RouteWriter(mmap.mmap(-1, table_size(RECORDS)), RECORDS, bytes(range(32)))
     reader = RouteReader(writer._memory, RECORDS)
     counts = open_tallies(mmap.mmap(-1, BLOCK), 0)
-    forwarder = Forwarder([-1], 0, IPV4_NAME, -1, reader, counts)
+    forwarder = Forwarder([-1], 0, IPV4_NAME, (-1, -1), reader, counts)
     for port in range(1, 5 * RECORDS):
         name = encode_name(("127.0.0.1", port))
         writer.publish(route_key(0, name, OUT), 2.0, 0, name, INTO)

@@ -24,11 +24,14 @@ from relay.io.media.names import encode_name
 from relay.io.media.plane import IS_AVAILABLE, open_group, serve_plane
 from relay.io.media.routetable import RouteReader, route_key, table_size
 from relay.io.media.sharedroutes import SharedRoutes
+from relay.turn.attributes import AttributeType as Type
+from relay.turn.attributes import encode_lifetime
 from relay.turn.bandwidth import Bandwidth
 from relay.turn.counters import Drop
 from relay.turn.five_tuple import Transport, listener_number
 from relay.turn.routes import Route
 from relay.turn.server import TURNServer
+from relay.turn.stun import Method
 from tests.relay.io.media.serving import children, command_line, serving
 from tests.relay.turnclients import client, open_channel, ticket
 
@@ -84,10 +87,11 @@ async def until_gone(pids):
             await trio.sleep(0.01)
 
 
-async def test_a_killed_worker_loses_nothing_but_time():
+async def test_a_killed_worker_loses_nothing_but_time(monkeypatch):
     """Killed under traffic, a worker is started anew on its socket: its clients go on without a
     request, and those of the other worker do not notice (TURN-57).
     """
+    monkeypatch.setattr(planes, "STALL_SECONDS", 600)
     async with serving("two workers") as server, AsyncExitStack() as stack:
         pairs = [await open_pair(stack, server.address) for _ in range(8)]
         before = server.pids
@@ -131,6 +135,58 @@ async def test_a_worker_that_dies_again_and_again():
         with trio.fail_after(10):
             while not await passes(*pair, b"again"):
                 pass
+
+
+async def test_a_worker_that_stands_still_is_replaced():
+    """TURN-61: a worker that was stopped, and has not ended, is started anew once datagrams wait;
+    they are forwarded, and one that has nothing to do is left alone.
+    """
+    async with serving() as server, AsyncExitStack() as stack:
+        first, second = await open_pair(stack, server.address)
+        await trio.sleep(planes.WATCH_SECONDS)
+        (worker,) = server.pids
+        os.kill(worker, signal.SIGSTOP)
+        await first.channel_data(FORTH, b"waits")
+        with trio.fail_after(60):
+            assert (await second.frame())[4:] == b"waits"
+        assert await passes(first, second, b"goes on")
+        assert server.counters.worker_restarts == 1
+        assert worker not in server.pids
+        assert server.counters.allocations == 2
+
+
+async def test_strangers_do_not_keep_callers_waiting():
+    """TURN-62: a flood of well-formed requests fills the way of strangers while the control process
+    is busy; what a client with a route asks for meanwhile is answered all the same, without asking
+    again.
+    """
+    async with serving() as server, AsyncExitStack() as stack:
+        first, second = await open_pair(stack, server.address)
+        assert await passes(first, second)  # the worker has seen this route
+        asked = [
+            first.signed(Method.REFRESH, (Type.LIFETIME, encode_lifetime(600))) for _ in range(20)
+        ]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.connect(server.address)
+            # No checkpoint from here on: the control process, which is this one, takes nothing.
+            end = time.monotonic() + 60
+            while server.counters.drops[Drop.BUSY] < 100:
+                assert time.monotonic() < end
+                for _ in range(100):
+                    stranger.send(BINDING)
+            for request in asked:
+                os.write(first.channel.sock.fileno(), request)
+            received = server.counters.packets_in
+            while time.monotonic() < end:
+                time.sleep(0.2)  # noqa: ASYNC251 - it is to stand still
+                before, received = received, server.counters.packets_in
+                if before == received:
+                    break
+        answers = set()
+        with trio.fail_after(60):
+            while len(answers) < len(asked):
+                answers.add((await first.channel.receive())[8:20])
+        assert answers == {request[8:20] for request in asked}
 
 
 FLOOD = """

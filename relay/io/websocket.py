@@ -1,0 +1,348 @@
+"""One WebSocket connection over a socket that it owns (spec/wire.md, Transport).
+
+`websockets` speaks the protocol without I/O; this moves the bytes. One task reads and answers pings
+on the way, any may write; there is no task and no queue besides (spec/decisions/0028). It knows
+nothing of what messages mean, and does not say when a connection is to end.
+"""
+
+import contextlib
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+import trio
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Origin
+
+from relay.io.stream_tls import Layer, LayerError
+from relay.wire.limits import MAX_FRAME
+
+KEEPALIVE_SECONDS: Final = 20.0
+"""Between two pings, and until a ping has to be answered."""
+STALL_SECONDS: Final = 15.0
+"""For a client to take the pongs that it asked for."""
+LINGER_SECONDS: Final = 1.0
+"""For a client to take what it is told instead of a WebSocket."""
+UNSENT: Final = 16_384
+"""Bytes that the network has not taken, below which the kernel asks for more."""
+FRAMES_AT_ONCE: Final = 1_000
+FRAMES_PER_SECOND: Final = 10
+"""Frames of one connection that complete no message: fragments, pings and pongs. Each costs as much
+as one that does, and nothing else paces them."""
+MAX_REQUEST: Final = 16_384
+"""Bytes of an opening handshake; browsers send 1 KB. The library would take 1 MB."""
+_READ: Final = 32_768
+_BINARY: Final = 0x82
+"""A binary frame that is a whole message."""
+
+# The library logs handshakes that fail with a traceback, and addresses: anybody could fill a disk.
+_silent = logging.getLogger("relay.websockets")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+_silent.setLevel(logging.CRITICAL + 1)
+
+
+class ClosedError(Exception):
+    """The connection has ended."""
+
+
+class FloodError(Exception):
+    """Frames come, and make no message."""
+
+
+class SilentError(Exception):
+    """Nothing came in the time that was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What is answered to a request instead of opening a WebSocket."""
+
+    status: HTTPStatus
+    text: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class WebSocket:
+    """The relay's end. Whoever makes one calls `abort` in the end, in any case."""
+
+    __slots__ = (
+        "_begun",
+        "_drained",
+        "_idle_frames",
+        "_is_flushing",
+        "_layer",
+        "_messages",
+        "_ping_at",
+        "_pong_by",
+        "_protocol",
+        "_received",
+        "_shuts",
+        "_since",
+        "_socket",
+        "_text",
+        "_unsent",
+    )
+
+    def __init__(self, sock: socket.socket, layer: Layer, origins: Sequence[Origin | None]) -> None:
+        _set_options(sock)
+        self._socket = sock
+        self._layer = layer
+        # WIRE-03 MUST: no extension is known, so none is negotiated.
+        self._protocol = ServerProtocol(origins=origins, max_size=MAX_FRAME, logger=_silent)
+        self._messages: deque[str | bytes] = deque()
+        self._text = False
+        self._begun = bytearray()
+        """Fragments of a message. Their number has no bound, but their length."""
+        self._received = self._idle_frames = 0
+        self._since = trio.current_time()
+        self._unsent = bytearray()
+        self._shuts = False
+        self._is_flushing = False
+        self._drained: trio.Event | None = None
+        self._ping_at = trio.current_time() + KEEPALIVE_SECONDS
+        self._pong_by = float("inf")
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the client has yet to take something that was written."""
+        return bool(self._unsent)
+
+    async def handshake(self, decide: Callable[[Request], Refusal | None]) -> Request | None:
+        """Take part in the opening handshake; return the request that opened the connection.
+
+        ``decide`` may refuse it. Takes as long as the client does; what is cancelled is of no use.
+        """
+        protocol = self._protocol
+        while not (events := protocol.events_received()):
+            if protocol.handshake_exc is not None or not await self._receive():
+                return None
+            if self._received > MAX_REQUEST:
+                return None
+        (request,) = events
+        assert isinstance(request, Request)
+        refusal = decide(request)
+        if refusal is None:
+            response = protocol.accept(request)
+        else:
+            response = protocol.reject(refusal.status, refusal.text)
+            for name, value in refusal.headers:
+                response.headers[name] = value
+        protocol.send_response(response)
+        self._transmit()
+        await self.drain()
+        if protocol.state is State.OPEN:
+            return request
+        with trio.move_on_after(LINGER_SECONDS):
+            await self._discard()
+        return None
+
+    async def recv(self, patience: float) -> str | bytes:
+        """Return the next message; pings and fragments are dealt with on the way.
+
+        Raises:
+            SilentError: none came within ``patience`` seconds.
+            FloodError: too many frames that make none.
+            ClosedError: the connection ended, in whatever way.
+        """
+        if self._messages:
+            # Who sends much at once must not keep others from their turn.
+            await trio.lowlevel.checkpoint()
+            return self._messages.popleft()
+        give_up = trio.current_time() + patience
+        while True:
+            if self._protocol.state is not State.OPEN:
+                raise ClosedError
+            now = trio.current_time()
+            if now >= give_up:
+                raise SilentError
+            self._keep_alive(now)
+            with trio.CancelScope(deadline=min(give_up, self._ping_at, self._pong_by)):
+                await self._receive()
+            events = self._protocol.events_received()
+            for event in events:
+                assert isinstance(event, Frame)
+                self._take(event)
+            self._idle_frames += len(events) - len(self._messages)
+            allowed = FRAMES_AT_ONCE + (now - self._since) * FRAMES_PER_SECOND
+            if self._idle_frames > allowed:
+                raise FloodError
+            if self._messages:
+                return self._messages.popleft()
+
+    def write(self, data: bytes) -> bool:
+        """Send a message of at most 65 535 bytes; say whether it left, or `drain` is to be awaited.
+
+        Who does not wait before writing more uses memory without a bound.
+
+        Raises:
+            ClosedError: the connection has ended.
+        """
+        if self._protocol.state is not State.OPEN:
+            raise ClosedError
+        # As the protocol's own, at a tenth of the cost: one frame, not masked (RFC 6455, 5.2).
+        size = len(data)
+        short = size < 126
+        head = bytes((_BINARY, size)) if short else bytes((_BINARY, 126)) + size.to_bytes(2)
+        self._queue(self._layer.encode(head + data))
+        return not self._unsent
+
+    async def drain(self) -> None:
+        """Wait until the client has taken all that was written; may be cancelled, and called again.
+
+        Raises:
+            ClosedError: the connection was aborted.
+        """
+        while self._unsent:
+            if self._socket.fileno() < 0:
+                raise ClosedError
+            if self._is_flushing:
+                if self._drained is None:
+                    self._drained = trio.Event()
+                await self._drained.wait()
+                continue
+            self._is_flushing = True
+            try:
+                while self._unsent:
+                    await trio.lowlevel.wait_writable(self._socket)
+                    self._push()
+            except trio.ClosedResourceError as error:
+                raise ClosedError from error
+            finally:
+                self._is_flushing = False
+                if self._drained is not None:
+                    self._drained.set()
+                    self._drained = None
+
+    async def aclose(self, code: int, reason: str) -> None:
+        """Say goodbye and wait for the client's; cancelling that is fine."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason)
+            self._transmit()
+        await self.drain()
+        await self._discard()
+
+    def abort(self) -> None:
+        """Close the socket, whatever is under way."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+    # --- receiving ---
+
+    async def _receive(self) -> bool:
+        """Feed what comes to the protocol and answer for it; return whether there can be more."""
+        await trio.lowlevel.wait_readable(self._socket)
+        try:
+            data = self._socket.recv(_READ)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""
+        self._received += len(data)
+        try:
+            plain, answer = self._layer.receive(data) if data else (b"", b"")
+        except LayerError:
+            data = plain = answer = b""
+        if plain:
+            self._protocol.receive_data(plain)
+        elif not data:
+            self._protocol.receive_eof()
+        if answer:
+            self._queue(answer)
+        self._transmit()
+        if self._unsent:
+            await self._wait_for_reader()
+        return bool(data)
+
+    async def _wait_for_reader(self) -> None:
+        # Whoever asks for pongs and reads none is not read any further, and is cut off.
+        with trio.move_on_after(STALL_SECONDS) as scope:
+            await self.drain()
+        if scope.cancelled_caught:
+            self.abort()
+            raise ClosedError
+
+    def _take(self, frame: Frame) -> None:
+        match frame.opcode:
+            case Opcode.TEXT | Opcode.BINARY | Opcode.CONT:
+                if frame.opcode is not Opcode.CONT:
+                    self._text = frame.opcode is Opcode.TEXT
+                self._begun += frame.data
+                if frame.fin:
+                    data, self._begun = bytes(self._begun), bytearray()
+                    # That it is a text tells enough of a text, which is never read.
+                    self._messages.append(data.decode(errors="replace") if self._text else data)
+            case Opcode.PONG:
+                self._pong_by = float("inf")
+                self._ping_at = trio.current_time() + KEEPALIVE_SECONDS
+            case _:
+                pass  # the protocol has answered
+
+    def _keep_alive(self, now: float) -> None:
+        if now >= self._pong_by:
+            self.abort()
+            raise ClosedError
+        if now >= self._ping_at:
+            self._protocol.send_ping(b"")
+            self._ping_at, self._pong_by = float("inf"), now + KEEPALIVE_SECONDS
+            self._transmit()
+
+    async def _discard(self) -> None:
+        """Read until the client has said goodbye, or hung up."""
+        while self._protocol.close_rcvd is None and await self._receive():
+            self._protocol.events_received()
+
+    # --- sending ---
+
+    def _transmit(self) -> None:
+        """Send what the protocol has to say."""
+        for data in self._protocol.data_to_send():
+            if data:
+                self._queue(self._layer.encode(data))
+            else:  # SEND_EOF
+                self._shuts = True
+        if self._shuts and not self._unsent:
+            self._shut()
+
+    def _queue(self, data: bytes) -> None:
+        if not self._unsent:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return  # reading will find out
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._unsent += data
+
+    def _push(self) -> None:
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self._unsent)
+        del self._unsent[:sent]
+        if self._shuts and not self._unsent:
+            self._shut()
+
+    def _shut(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+
+def _set_options(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
