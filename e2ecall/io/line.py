@@ -200,7 +200,9 @@ class Line:
                 except ConnectionFailedError as error:
                     refusal = None if self._started else error
                 except E2ECallError as error:
-                    refusal = error
+                    # WIRE-40: what the relay cannot do now it may be able to do later.
+                    later = isinstance(error, RelayError) and error.retry_after > 0
+                    refusal = None if self._started and later else error
                 finally:
                     self._down()
                     tasks.cancel_scope.cancel()

@@ -92,6 +92,31 @@ async def test_connects_again(impostor):
         assert not opened.closed.is_set()
 
 
+async def test_prepared_again_when_the_relay_could_not(impostor):
+    """WIRE-40, F2: a relay that cannot carry out a log-in now is asked again on another connection;
+    one that refuses it for good ends the line.
+    """
+    server = Server()
+
+    async def prepare(opened):
+        await opened.request(PrekeyStatus(), Done)
+
+    async def once(connected):
+        await server.answer(connected, times=1)
+
+    async def cannot(connected):
+        await server.answer(connected, Failure(ErrorCode.RETRY, "not now", 1))
+
+    async def will_not(connected):
+        await server.answer(connected, Failure(ErrorCode.LOGIN_FAILED, "never", 0))
+
+    server._behaviours = (once, cannot, cannot, once, will_not)
+    async with kept_up(impostor, server, prepare=prepare) as opened:
+        await opened.closed.wait()
+        assert server.connections == 5
+        assert isinstance(opened.failure, RelayError)
+
+
 async def test_a_request_is_asked_again(impostor):
     """A request whose connection breaks before the answer is asked again on the next one."""
     server = Server()
