@@ -82,6 +82,7 @@ THOROUGH = (
     "adversary/",
     "audits/",
     "cli/",
+    "client/test_rules.py",
     "conformance/",
     "faults/",
     "integration/test_healing.py",

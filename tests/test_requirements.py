@@ -22,7 +22,8 @@ REASON = re.compile(
 """How a chapter writes why: a sentence in italics, or one in brackets."""
 
 # Of the malicious relay, the malicious peer, the network, malformed input and the store: those
-# that the protocol's core has to withstand; then those of the TURN server.
+# that the protocol's core has to withstand; then those of the TURN server; then those that need
+# clients that run.
 ATTACKS = [
     *("R1", "R2", "R3", "R4", "R5", "R6", "R8", "R12"),
     *("P1", "P2", "P3", "P4", "P5", "P6"),
@@ -31,6 +32,7 @@ ATTACKS = [
     *("S1", "S2", "S3", "S4"),
     *("T1", "T2", "T3", "T4", "T5", "T6", "T7"),
     *("N1", "M4"),
+    *("P7", "P8", "P9", "P10", "P11", "P12", "R9", "R10", "R11"),
     *("W1", "W2", "W7", "W8"),
     *("F1", "F2", "F3", "F4", "F6"),
 ]

@@ -24,13 +24,28 @@ def records(path):
         at += 4 + length
 
 
-def datagrams(folder):
-    """Yield (Unix seconds, source, kind) of what the TURN socket received."""
+def _received(folder):
     for record in records(folder / "turn.bin"):
         end = 11 + record[10]
-        kind = int.from_bytes(record[end : end + 2])
+        yield int.from_bytes(record[:8]) / 1e6, record[8:end], record[end:]
+
+
+def datagrams(folder):
+    """Yield (Unix seconds, source, kind) of what the TURN socket received."""
+    for at, source, datagram in _received(folder):
+        kind = int.from_bytes(datagram[:2])
         name = "ChannelData" if kind & 0xC000 == 0x4000 else STUN_METHODS[kind]
-        yield int.from_bytes(record[:8]) / 1e6, record[8:end], name
+        yield at, source, name
+
+
+def sent_streams(folder):
+    """Yield (Unix seconds, source, payload type) of every RTP packet that was to be forwarded."""
+    for at, source, datagram in _received(folder):
+        packet = datagram[4:]  # behind channel number and length
+        if datagram[0] & 0xC0 == 0x40 and len(packet) >= 12 and packet[0] >> 6 == 2:
+            kind = packet[1] & 0x7F
+            if not 64 <= kind < 96:  # RTCP
+                yield at, source, kind
 
 
 def requests(folder, kind):
