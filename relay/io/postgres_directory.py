@@ -11,7 +11,6 @@ from typing import Final
 from relay.errors import RefusedError
 from relay.io.postgres_pool import Cursor, Pool
 from relay.io.sqlite_directory import (
-    MAX_KEY_IDS,
     MAX_ONE_TIME,
     MAX_RECORD,
     bad_code,
@@ -252,6 +251,14 @@ def _add_prekeys(db: Cursor, username: str, device_id: int, prekeys: Sequence[Pr
     )
     if locked.fetchone() is None:
         raise RefusedError(ErrorCode.NOT_LOGGED_IN, "this device was removed")
+    # WIRE-55 MUST: of the ids that were handed out the highest is remembered, and bars all below.
+    highest: dict[int, int] = dict(
+        db.execute(
+            "SELECT kind, max(key_id) FROM prekeys WHERE username = %(name)s"
+            " AND device_id = %(device)s AND record IS NULL GROUP BY kind",
+            where,
+        ).fetchall()
+    )
     replaced = [int(prekey.kind) for prekey in prekeys if prekey.kind not in _ONE_TIME]
     db.execute(
         "DELETE FROM prekeys WHERE username = %(name)s AND device_id = %(device)s"
@@ -263,16 +270,17 @@ def _add_prekeys(db: Cursor, username: str, device_id: int, prekeys: Sequence[Pr
         [
             (username, device_id, int(key.kind), key.key_id, key.expires, encode(key))
             for key in prekeys
+            if key.key_id > highest.get(key.kind, 0)
         ],
     )
     counts = db.execute(
-        "SELECT count(*), count(record) FILTER (WHERE kind = %(first)s),"
+        "SELECT count(record) FILTER (WHERE kind = %(first)s),"
         " count(record) FILTER (WHERE kind = %(second)s)"
         " FROM prekeys WHERE username = %(name)s AND device_id = %(device)s",
         {**where, "first": int(_ONE_TIME[0]), "second": int(_ONE_TIME[1])},
     ).fetchone()
     assert counts is not None
-    if counts[0] > MAX_KEY_IDS or max(counts[1:]) > MAX_ONE_TIME:
+    if max(counts) > MAX_ONE_TIME:
         raise RefusedError(ErrorCode.TOO_MANY, "too many prekeys for one device")
 
 
@@ -332,9 +340,20 @@ def _take(db: Cursor, username: str, device_id: int, kind: PreKeyKind, now: floa
             WHERE username = %s AND device_id = %s AND kind = %s
                 AND record IS NOT NULL AND expires > %s
             ORDER BY key_id LIMIT 1 FOR UPDATE SKIP LOCKED
-        ), marked AS (
-            UPDATE prekeys SET record = NULL FROM taken
+        ), older AS (
+            SELECT prekeys.username, prekeys.device_id, prekeys.kind, prekeys.key_id,
+                prekeys.expires
+            FROM prekeys JOIN taken USING (username, device_id, kind)
+            WHERE prekeys.key_id < taken.key_id AND prekeys.record IS NULL
+            FOR UPDATE OF prekeys SKIP LOCKED
+        ), gone AS (
+            DELETE FROM prekeys USING older
             WHERE (prekeys.username, prekeys.device_id, prekeys.kind, prekeys.key_id)
+                = (older.username, older.device_id, older.kind, older.key_id)
+        ), marked AS (
+            UPDATE prekeys SET record = NULL,
+                expires = greatest(prekeys.expires, (SELECT max(expires) FROM older))
+            FROM taken WHERE (prekeys.username, prekeys.device_id, prekeys.kind, prekeys.key_id)
                 = (taken.username, taken.device_id, taken.kind, taken.key_id)
         )
         SELECT record FROM taken""",

@@ -22,8 +22,6 @@ from relay.wire.records import PreKey, PreKeyBundle, PreKeyKind, SignedDeviceLis
 
 MAX_ONE_TIME: Final = 250
 """One-time prekeys of one kind and device that wait: twice the batch that clients keep."""
-MAX_KEY_IDS: Final = 20_000
-"""Key ids remembered for one device, handed-out ones included."""
 MAX_RECORD: Final = 2048
 
 _ONE_TIME: Final = (PreKeyKind.ONE_TIME_X25519, PreKeyKind.ONE_TIME_MLKEM1024)
@@ -235,8 +233,18 @@ def _put_invitations(
 def _add_prekeys(
     db: sqlite3.Connection, username: str, device_id: int, prekeys: Sequence[PreKey]
 ) -> None:
+    # WIRE-55 MUST: of the ids that were handed out the highest is remembered, and bars all below.
+    highest = dict(
+        db.execute(
+            "SELECT kind, max(key_id) FROM prekeys WHERE username = ? AND device_id = ?"
+            " AND record IS NULL GROUP BY kind",
+            (username, device_id),
+        ).fetchall()
+    )
     for prekey in prekeys:
         where = (username, device_id, prekey.kind)
+        if prekey.key_id <= highest.get(prekey.kind, 0):
+            continue
         if prekey.kind not in _ONE_TIME:
             db.execute(
                 "DELETE FROM prekeys WHERE username = ? AND device_id = ? AND kind = ?", where
@@ -245,13 +253,12 @@ def _add_prekeys(
             "INSERT OR IGNORE INTO prekeys VALUES (?, ?, ?, ?, ?, ?)",
             (*where, prekey.key_id, prekey.expires, encode(prekey)),
         )
-    known, *left = db.execute(
-        "SELECT count(*), sum(kind = ? AND record IS NOT NULL),"
-        " sum(kind = ? AND record IS NOT NULL)"
+    left = db.execute(
+        "SELECT sum(kind = ? AND record IS NOT NULL), sum(kind = ? AND record IS NOT NULL)"
         " FROM prekeys WHERE username = ? AND device_id = ?",
         (*_ONE_TIME, username, device_id),
     ).fetchone()
-    if known > MAX_KEY_IDS or any(count is not None and count > MAX_ONE_TIME for count in left):
+    if any(count is not None and count > MAX_ONE_TIME for count in left):
         raise RefusedError(ErrorCode.TOO_MANY, "too many prekeys for one device")
 
 
@@ -308,11 +315,23 @@ def _oldest(
 
 
 def _mark_taken(db: sqlite3.Connection, username: str, device_id: int, taken: PreKey) -> None:
+    where = (username, device_id, taken.kind, taken.key_id)
+    older = db.execute(
+        "SELECT max(expires) FROM prekeys WHERE username = ? AND device_id = ? AND kind = ?"
+        " AND key_id < ? AND record IS NULL",
+        where,
+    ).fetchone()[0]
     db.execute(
-        "UPDATE prekeys SET record = NULL WHERE username = ? AND device_id = ? AND kind = ?"
-        " AND key_id = ?",
-        (username, device_id, taken.kind, taken.key_id),
+        "UPDATE prekeys SET record = NULL, expires = max(expires, ?)"
+        " WHERE username = ? AND device_id = ? AND kind = ? AND key_id = ?",
+        (older or 0, *where),
     )
+    if older is not None:
+        db.execute(
+            "DELETE FROM prekeys WHERE username = ? AND device_id = ? AND kind = ?"
+            " AND key_id < ? AND record IS NULL",
+            where,
+        )
 
 
 def _delete(db: sqlite3.Connection, username: str) -> None:

@@ -348,6 +348,54 @@ async def test_prekeys_are_handed_out_once(nodes, speak):
     assert await storage.directory.count_prekeys("somebody", 1, NOW) == PrekeyCounts(0, 0)
 
 
+async def test_drained_for_hours(nodes, speak):
+    """W5, WIRE-55: however many prekeys are handed out, one id of a kind is remembered; what lies
+    below it stays taken until the last of them expires, and the owner can always publish.
+    """
+    identity, somebody = account(speak)
+    first = nodes[0].storage.directory
+    await first.create(somebody)
+    far, kinds = int(NOW) + 86_400, (PreKeyKind.ONE_TIME_X25519, PreKeyKind.ONE_TIME_MLKEM1024)
+    basic = [identity.prekey(kind, 1, expires=far * 2) for kind in PreKeyKind if kind not in kinds]
+    await first.add_prekeys("somebody", 1, basic)
+    published, seen = [], []
+
+    async def take(node):
+        handed_out = await node.storage.directory.take_bundle("somebody", None, None, NOW)
+        bundle = handed_out.bundle
+        seen.extend((key.kind, key.key_id) for key in (bundle.kem_prekey, bundle.one_time_prekey))
+
+    for start in range(10, 70, 20):
+        batch = [
+            identity.prekey(kind, start + number, expires=far + (99 if start == 10 else 0))
+            for number in range(20)
+            for kind in kinds
+        ]
+        await first.add_prekeys("somebody", 1, batch)
+        published += batch
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(take, nodes[number % 2])
+    assert sorted(seen) == sorted((key.kind, key.key_id) for key in published)
+    await first.add_prekeys(
+        "somebody", 1, [identity.prekey(kind, 90, expires=far) for kind in kinds]
+    )
+    await take(nodes[0])
+    assert await rows_of_prekeys(nodes[0].storage) == len(basic) + len(kinds)
+    for now in (NOW, far):  # by then the latest has expired, and an earlier one has not
+        await nodes[0].storage.mailbox.sweep(now)
+        await first.add_prekeys("somebody", 1, published)
+        assert await first.count_prekeys("somebody", 1, NOW) == PrekeyCounts(0, 0)
+    await first.add_prekeys("somebody", 1, [identity.prekey(kinds[0], 91, expires=far + 9)])
+    assert await first.count_prekeys("somebody", 1, NOW) == PrekeyCounts(1, 0)
+
+
+async def rows_of_prekeys(storage):
+    """Return how many prekeys and key ids a backend remembers."""
+    run = storage.writer.run if isinstance(storage, SQLiteStorage) else storage.pool.run
+    return (await run(lambda db: db.execute("SELECT count(*) FROM prekeys").fetchone()))[0]
+
+
 async def test_too_many_prekeys(storage, speak):
     """WIRE-14: a batch beyond the cap of a kind is refused as a whole."""
     identity, somebody = account(speak)
