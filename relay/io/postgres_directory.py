@@ -17,13 +17,23 @@ from relay.io.sqlite_directory import (
     name_hash,
 )
 from relay.io.storage import Totals
-from relay.services.directory import Account, CodeUse, HandedOut, check_successor, read_list
+from relay.services.directory import (
+    REFILL_BELOW,
+    Account,
+    CodeUse,
+    HandedOut,
+    check_successor,
+    read_list,
+)
 from relay.services.mailbox import DeviceMailbox
 from relay.services.policy import admits
 from relay.wire.codec import decode, encode
 from relay.wire.messages import ErrorCode, Invitation, Policy, PrekeyCounts
 from relay.wire.records import PreKey, PreKeyBundle, PreKeyKind, SignedDeviceList
 
+ONE_BY_ONE: Final = REFILL_BELOW + 64
+"""One-time prekeys of a kind: with fewer, a device's takers come one after the other. As many as
+all nodes together may take at the same moment lie between this and what is to be told."""
 _ONE_TIME: Final = (PreKeyKind.ONE_TIME_X25519, PreKeyKind.ONE_TIME_MLKEM1024)
 
 
@@ -306,6 +316,13 @@ def _bundle(
     if account.device_list.expires <= now:
         return None  # an initiator has to refuse it, so no one-time key is spent on it
     chosen = account.device_list.devices[0].device_id if device_id is None else device_id
+    left = _count(db, username, chosen, now)
+    if min(left.x25519, left.mlkem1024) < ONE_BY_ONE:
+        # WIRE-18 MUST: takers that do not see each other would pass by the numbers to be told.
+        db.execute(
+            "SELECT 1 FROM devices WHERE username = %s AND device_id = %s FOR NO KEY UPDATE",
+            (username, chosen),
+        )
     signed = _lasting(db, username, chosen, PreKeyKind.SIGNED_X25519, now)
     sealing = _lasting(db, username, chosen, PreKeyKind.SEALING, now)
     if signed is None or sealing is None:

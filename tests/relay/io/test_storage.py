@@ -390,6 +390,31 @@ async def test_drained_for_hours(nodes, speak):
     assert await first.count_prekeys("somebody", 1, NOW) == PrekeyCounts(1, 0)
 
 
+async def test_owners_are_told_of_takers_at_once(nodes, speak):
+    """W5, WIRE-18: however many take bundles at the same time, at whatever node, one of them sees
+    each number of which the owner is to be told.
+    """
+    identity, somebody = account(speak)
+    directory = nodes[0].storage.directory
+    await directory.create(somebody)
+    far, one_time = int(NOW) + 86_400, PreKeyKind.ONE_TIME_X25519
+    kinds = [kind for kind in PreKeyKind if kind is not PreKeyKind.ONE_TIME_MLKEM1024]
+    basic = [identity.prekey(kind, 1, expires=far) for kind in kinds if kind is not one_time]
+    keys = [identity.prekey(one_time, number, expires=far) for number in range(10, 50)]
+    await directory.add_prekeys("somebody", 1, basic + keys)
+    told = []
+
+    async def take(node):
+        taken = await node.storage.directory.take_bundle("somebody", None, None, NOW)
+        if taken.needs_refill:
+            told.append(taken.left.x25519)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(40):
+            nursery.start_soon(take, nodes[number % 2])
+    assert sorted(told) == [0, 8, 16, 24]
+
+
 async def rows_of_prekeys(storage):
     """Return how many prekeys and key ids a backend remembers."""
     run = storage.writer.run if isinstance(storage, SQLiteStorage) else storage.pool.run
