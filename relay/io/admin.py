@@ -7,7 +7,7 @@ Who may open the socket is decided by its folder and mode, 0600. The TCP listene
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -18,11 +18,13 @@ import trio
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from relay.errors import OperatorError, StorageError
-from relay.io.http import HTTPRequest, HTTPResponse, serve_exchange
+from relay.io.http import Handle, HTTPRequest, HTTPResponse, serve_exchange
 from relay.io.operation import Operation
 from relay.io.shortpath import at_short_path
 
 BACKLOG: Final = 16
+MAX_EXCHANGES: Final = 32
+"""At once on a listener: whoever may look at figures shall not use up the relay's descriptors."""
 JSON: Final = "application/json"
 
 
@@ -36,14 +38,14 @@ class Admin:
         self, listener: trio.SocketListener, task_status: trio.TaskStatus[object]
     ) -> None:
         """Serve the Unix socket."""
-        handler = partial(serve_exchange, handle=self._command)
+        handler = _exchanges(self._command)
         await trio.serve_listeners(handler, [listener], task_status=task_status)
 
     async def serve_metrics(
         self, listener: trio.SocketListener, task_status: trio.TaskStatus[object]
     ) -> None:
         """Serve ``/metrics`` and nothing else."""
-        handler = partial(serve_exchange, handle=self._figures)
+        handler = _exchanges(self._figures)
         await trio.serve_listeners(handler, [listener], task_status=task_status)
 
     async def _figures(self, request: HTTPRequest) -> HTTPResponse:
@@ -92,6 +94,11 @@ class Admin:
                 await operation.delete_account(arguments.get("username"))
                 return _json({})
         return _unknown()
+
+
+def _exchanges(handle: Handle) -> Callable[[trio.SocketStream], Awaitable[None]]:
+    room = trio.CapacityLimiter(MAX_EXCHANGES)
+    return partial(serve_exchange, handle=handle, room=room)
 
 
 def _unknown() -> HTTPResponse:

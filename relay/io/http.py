@@ -43,8 +43,25 @@ class HTTPResponse:
 Handle = Callable[[HTTPRequest], Awaitable[HTTPResponse]]
 
 
-async def serve_exchange(stream: trio.SocketStream, handle: Handle) -> None:
-    """Read one request, answer it, close. Nothing that the other end does raises."""
+async def serve_exchange(
+    stream: trio.SocketStream, handle: Handle, room: trio.CapacityLimiter
+) -> None:
+    """Read one request, answer it, close; where there is no ``room``, close at once.
+
+    Nothing that the other end does raises.
+    """
+    try:
+        room.acquire_on_behalf_of_nowait(stream)
+    except trio.WouldBlock:
+        await trio.aclose_forcefully(stream)
+        return
+    try:
+        await _exchange(stream, handle)
+    finally:
+        room.release_on_behalf_of(stream)
+
+
+async def _exchange(stream: trio.SocketStream, handle: Handle) -> None:
     with trio.move_on_after(REQUEST_SECONDS):
         try:
             request = await _read(stream)

@@ -7,11 +7,13 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 import pytest
 import trio
 
+from relay.io.admin import MAX_EXCHANGES
 from relay.wire.messages import Done
 from tests.relay.adminsocket import ask_admin, metrics_of
 
@@ -127,6 +129,38 @@ async def test_listener_for_figures(start_relay):
     for path, method in (("/status", "GET"), ("/drain", "POST"), ("/metrics", "POST")):
         assert (await trio.to_thread.run_sync(get, path, method))[0] == 404
     assert relay.terminate()[0] == 0
+
+
+async def test_listener_for_figures_is_bounded(start_relay):
+    """W1: connections that ask for no figures are few; more are closed as they come, and the admin
+    socket is not concerned.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    relay = start_relay(environment={"RELAY__OPERATION__METRICS_LISTEN": f"127.0.0.1:{port}"})
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_EXCHANGES):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await stack.enter_async_context(stream)
+            await stream.send_all(b"GET /met")
+        async with await trio.open_tcp_stream("127.0.0.1", port) as late:
+            with suppress(trio.BrokenResourceError):
+                await late.send_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert await read_all(late) == b""
+        assert "e2ecall_relay_ready" in await metrics_of(relay.folder)
+    assert relay.terminate()[0] == 0
+
+
+async def read_all(stream):
+    """Return what comes until the other end closes, in whatever way."""
+    received = b""
+    try:
+        async for some in stream:
+            received += some
+    except trio.BrokenResourceError:
+        pass
+    return received
 
 
 async def test_socket_of_a_relay_that_died(start_relay, tmp_path):
