@@ -3,7 +3,6 @@
 A value object: settings, keys, storage, and who is connected. It runs nothing.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,14 +13,12 @@ from relay.io.storage import Bus, Directory, Limiter, Mailbox, Presence, Storage
 from relay.services.delivery import Readers
 from relay.services.quota import Pace, Rate
 from relay.services.signatures import RelayKey
-from relay.services.source import Network, site_key
+from relay.services.source import SITE, Network, Tally, site_key
 from relay.turn.counters import Counters
 
 HOUR = 3600
 BURST_SECONDS = 10
 """A source may ask for so many seconds' worth at once: those who come back after a restart."""
-SITE = 16
-"""Sources of IPv6 in one /48 that may use up their limits: many a host is given all 65 536."""
 
 
 class _OfSources:
@@ -126,7 +123,7 @@ class Node:
     media: Callable[[], Counters]
     """What the media relay counted, up to date."""
     metrics: Metrics = field(default_factory=Metrics)
-    sources: Counter[str] = field(default_factory=Counter)
+    sources: Tally = field(default_factory=Tally)
     """Open connections for each source address."""
     connections: int = 0
     """Connections so far; each gets its number."""

@@ -117,11 +117,11 @@ class Signalling:
         if "Origin" in request.headers:
             endpoint = None
         session = Session(node, connection, source, answer, endpoint=endpoint)
-        node.sources[source] += 1
+        node.sources.enter(source)
         self.sessions.add(session)
         try:
             too_many = node.per_address and (
-                node.sources[source] > node.limits.connections_per_address
+                node.sources.is_beyond(source, node.limits.connections_per_address)
             )
             if too_many or len(self.sessions) > node.limits.connections:
                 session.end(Ending(TRY_LATER, "too many connections"))
@@ -132,9 +132,7 @@ class Signalling:
             self.sessions.discard(session)
             if not self.sessions and self._leave_delay_ms is not None:
                 self._empty.set()
-            node.sources[source] -= 1
-            if not node.sources[source]:
-                del node.sources[source]
+            node.sources.leave(source)
 
     def _refusal(self, peer: str, request: Request) -> Refusal | None:
         """Return what a request is answered with, if it is not for a WebSocket."""

@@ -5,6 +5,7 @@ what stands left of the last trusted proxy may be anybody's invention. It keeps 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -17,6 +18,10 @@ _PAIR: Final = re.compile(
 )
 """``name=value`` of a Forwarded header (RFC 7239 section 4); bare IPv6 passes too."""
 _HOST: Final = re.compile(r"\[([0-9a-fA-F:.]+)\](?::\d{1,5})?|([0-9.]+)(?::\d{1,5})?", re.ASCII)
+
+
+SITE: Final = 16
+"""Sources of IPv6 in one /48 that may use up their limits: many a host is given all 65 536."""
 
 
 class ForwardedError(ValueError):
@@ -41,6 +46,39 @@ def site_key(source: str) -> str | None:
     except ValueError:
         return None
     return None if isinstance(network, IPv4Network) else str(network.supernet(new_prefix=48))
+
+
+class Tally:
+    """How many connections each source has, and each /48 of IPv6 (WIRE-52)."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def enter(self, source: str) -> None:
+        """Count one more."""
+        self._counts.update(_both(source))
+
+    def leave(self, source: str) -> None:
+        """Count one less."""
+        for key in _both(source):
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
+
+    def is_beyond(self, source: str, most: int) -> bool:
+        """Tell whether a source has more than ``most``, or its /48 more than `SITE` times that."""
+        own, *site = (self._counts.get(key, 0) for key in _both(source))
+        return own > most or any(count > SITE * most for count in site)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+
+def _both(source: str) -> list[str]:
+    site = site_key(source)
+    return [source] if site is None else [source, site]
 
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:

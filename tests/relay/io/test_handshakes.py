@@ -166,6 +166,25 @@ async def test_connections_of_one_address(limited, speak):
     assert relay.terminate()[0] == 0
 
 
+async def test_connections_of_one_network(limited):
+    """W1, WIRE-52: connections from one /64 after the other of a /48 are bounded together."""
+    relay = limited('trusted_proxies = ["127.0.0.1"]', limits="connections_per_address = 1")
+
+    def from_network(number):
+        headers = {"X-Forwarded-For": f"2001:db8:7:{number:x}::1"}
+        return connect(relay.url, compression=None, additional_headers=headers)
+
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(16):
+            socket = await stack.enter_async_context(from_network(number))
+            await socket.recv()
+        late = await stack.enter_async_context(from_network(16))
+        with pytest.raises(ConnectionClosed):
+            await late.recv()
+        assert late.close_code == 1013
+    assert relay.terminate()[0] == 0
+
+
 async def fetches(url, header):
     """Return how a bundle is refused to who says to come from ``header``'s address."""
     async with connect(url, compression=None, additional_headers=header) as socket:

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.services.source import ForwardedError, client_address, site_key, source_key
+from relay.services.source import ForwardedError, Tally, client_address, site_key, source_key
 
 TRUSTED = [ip_network("10.0.0.0/24"), ip_network("127.0.0.1"), ip_network("2001:db8:1::/64")]
 XFF = "x-forwarded-for"
@@ -94,6 +94,27 @@ def test_long_headers_take_no_time():
     for value in (" " * 8000, "for=" + " " * 8000, "a=b;" * 2000, 'a="' + "\\x" * 4000, "," * 8000):
         with pytest.raises(ForwardedError):
             client_address("10.0.0.1", "forwarded", [value], TRUSTED)
+
+
+def test_tally():
+    """WIRE-52: connections are counted per source and, with sixteen times as many, per /48."""
+    tally = Tally()
+    near = [source_key(f"2001:db8:7:{number:x}::1") for number in range(17)]
+    tally.enter(near[0])
+    assert not tally.is_beyond(near[0], 1)
+    tally.enter(near[0])
+    assert tally.is_beyond(near[0], 1)
+    tally.leave(near[0])
+    for source in near[1:16]:
+        tally.enter(source)
+    assert not tally.is_beyond(near[15], 1)
+    tally.enter(near[16])
+    assert tally.is_beyond(near[16], 1)
+    assert not tally.is_beyond(source_key("2001:db8:8::1"), 1)
+    assert not tally.is_beyond("192.0.2.1", 1)
+    for source in near:
+        tally.leave(source)
+    assert len(tally) == 0
 
 
 def test_sites():
