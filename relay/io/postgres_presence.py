@@ -28,6 +28,10 @@ who asks seldom loses what was counted ahead and not used, and is refused no ear
 MAX_AHEAD: Final = 65_536
 """Keys of which something was counted ahead."""
 MAX_WAIT: Final = 86_400
+JUMP: Final = 60.0
+"""Seconds. What lies further ahead was counted before the clock was set back; what is nearer, at a
+node whose clock is a little fast. Its time counts: going back and forth between the two would fill
+the bucket each time."""
 
 
 class PostgresPresence:
@@ -142,6 +146,7 @@ def _take(db: Cursor, key: bytes, rate: Rate, now: float, uses: int) -> float:
         "burst": float(rate.burst),
         "speed": rate.per_second,
         "now": now,
+        "jump": now + JUMP,
         "uses": uses,
         "full": now + uses / rate.per_second,
     }
@@ -150,7 +155,7 @@ def _take(db: Cursor, key: bytes, rate: Rate, now: float, uses: int) -> float:
         ON CONFLICT (key) DO UPDATE SET
             level = least(%(burst)s, r.level + greatest(0, %(now)s - r.since) * %(speed)s)
                 - %(uses)s,
-            since = %(now)s,
+            since = CASE WHEN r.since > %(jump)s THEN %(now)s ELSE greatest(r.since, %(now)s) END,
             full_again = %(now)s + (%(burst)s + %(uses)s - least(%(burst)s,
                 r.level + greatest(0, %(now)s - r.since) * %(speed)s)) / %(speed)s
         WHERE least(%(burst)s, r.level + greatest(0, %(now)s - r.since) * %(speed)s) >= %(uses)s
@@ -160,7 +165,7 @@ def _take(db: Cursor, key: bytes, rate: Rate, now: float, uses: int) -> float:
     if taken is not None:
         return float(taken[0])
     # WIRE-50: a clock that was set back must not keep anybody out until it has caught up.
-    db.execute("UPDATE rates SET since = %(now)s WHERE key = %(key)s AND since > %(now)s", values)
+    db.execute("UPDATE rates SET since = %(now)s WHERE key = %(key)s AND since > %(jump)s", values)
     found = db.execute(
         "SELECT least(%(burst)s, level + greatest(0, %(now)s - since) * %(speed)s) - %(uses)s"
         " FROM rates WHERE key = %(key)s",

@@ -744,6 +744,24 @@ async def test_a_released_claim(nodes):
         await nodes[0].storage.mailbox.read(claim, 0, 9, NOW)
 
 
+async def test_a_shared_rate_and_clocks_that_differ(nodes):
+    """STORAGE-07, WIRE-50: who asks two nodes in turns gains nothing by their clocks."""
+    limiters = [node.storage.limiter("test", Rate(0.1, 4)) for node in nodes]
+    if nodes[0].storage is nodes[1].storage:
+        limiters[1] = limiters[0]
+        slow = NOW  # of one node there is one clock
+    else:
+        slow = NOW - 5
+    taken = 0
+    for number in range(20):
+        try:
+            await limiters[number % 2].take("somebody", slow if number % 2 else NOW)
+            taken += 1
+        except RefusedError:
+            pass
+    assert taken == 4
+
+
 async def test_eviction(nodes):
     """WIRE-13: the reader of a device that was removed is told at its node, and reads no more."""
     reader, claim = await reads(nodes[1], DEVICE)
