@@ -6,7 +6,6 @@ one of those that are bounded per source and in all. It reads no byte.
 
 import errno
 import socket
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Never
@@ -15,7 +14,7 @@ import trio
 
 from relay.errors import RefusedError
 from relay.services.quota import Limiter, Rate
-from relay.services.source import source_key
+from relay.services.source import SITE, Tally, site_key, source_key
 
 MAX_HANDSHAKES: Final = 4096
 """Handshakes under way at once, from all sources; each lasts seconds and costs some 20 KB."""
@@ -45,23 +44,23 @@ class Gate:
         self._clock = clock
         self._per_minute = 0
         self._rates = Limiter(Rate(1, 1))
-        self._sources: Counter[str] = Counter()
+        self._of_sites = Limiter(Rate(1, 1))
+        self._sources = Tally()
         self.handshakes = 0
         self.turned_away = 0
 
     def enter(self, peer: str) -> bool:
         """Count one more handshake, if it is not one too many."""
         source, share = source_key(peer), self._admit(peer)
+        self._sources.enter(source)
         too_many = share is not None and (
-            self._sources[source] >= share.at_once or not self._is_seldom(source, share)
+            self._sources.is_beyond(source, share.at_once) or not self._is_seldom(source, share)
         )
         if too_many or self.handshakes >= MAX_HANDSHAKES:
-            if not self._sources[source]:
-                del self._sources[source]
+            self._sources.leave(source)
             self.turned_away += 1
             return False
         self.handshakes += 1
-        self._sources[source] += 1
         return True
 
     def _is_seldom(self, source: str, share: Share) -> bool:
@@ -69,8 +68,13 @@ class Gate:
         if share.per_minute != self._per_minute:
             self._per_minute = share.per_minute
             self._rates = Limiter(Rate(share.per_minute / 60, share.per_minute))
+            of_site = SITE * share.per_minute
+            self._of_sites = Limiter(Rate(of_site / 60, of_site))
+        site = site_key(source)
         try:
             self._rates.take(source, self._clock())
+            if site is not None:
+                self._of_sites.take(site, self._clock())
         except RefusedError:
             return False
         return True
@@ -79,9 +83,7 @@ class Gate:
         """Count one handshake less: it succeeded, or the connection is gone."""
         source = source_key(peer)
         self.handshakes -= 1
-        self._sources[source] -= 1
-        if not self._sources[source]:
-            del self._sources[source]
+        self._sources.leave(source)
 
 
 async def accept_all(

@@ -51,8 +51,8 @@ _DESTINATION: Final = """WITH who AS (
 )
 SELECT policy, knows, (SELECT found FROM device), id, envelopes, bytes
     FROM who LEFT JOIN place ON true"""
-"""The device is locked, so that its removal waits and then removes this mail too. WIRE-23: not where
-the envelope is refused, as a lock writes to the row, and waits for whoever changes it."""
+"""The device is locked, so that its removal waits and then removes this mail too. WIRE-23: not
+where the envelope is refused, as a lock writes to the row, and waits for whoever changes it."""
 
 
 class PostgresMailbox:

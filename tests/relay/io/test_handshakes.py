@@ -10,6 +10,8 @@ import trio
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.trio.client import connect
 
+from relay.io.listener import Gate, Share
+from relay.services.source import SITE
 from relay.wire.messages import FetchBundle, OpenBox
 from tests.relay.conftest import Wire
 from tests.relay.io.test_tls import make_authority
@@ -164,6 +166,23 @@ async def test_connections_of_one_address(limited, speak):
             await second.recv()
         assert second.close_code == 1013
     assert relay.terminate()[0] == 0
+
+
+async def test_handshakes_of_one_network():
+    """W1, WIRE-46, WIRE-52: handshakes from the networks of a /48 are bounded together: how many
+    are under way, and how many begin in a minute.
+    """
+    for share, leaves in ((Share(1, 1000), False), (Share(1000, 1), True)):
+        gate = Gate(lambda _peer, share=share: share, lambda: 0.0)
+        entered = []
+        for number in range(18):
+            peer = f"2001:db8:7:{number:x}::1"
+            entered.append(gate.enter(peer))
+            if entered[-1] and leaves:
+                gate.leave(peer)
+        assert entered == [True] * SITE + [False] * 2
+        assert gate.enter("2001:db8:8::1")
+        assert gate.enter("192.0.2.1")
 
 
 async def test_connections_of_one_network(limited):
