@@ -48,6 +48,10 @@ from e2ecall.protocol.messages import (
     MediaDescription,
     MediaState,
     Offer,
+    Path,
+    PathReady,
+    PathReply,
+    PathRequest,
     Rekey,
     RekeyReply,
     RekeyRequest,
@@ -283,6 +287,8 @@ class Call(CallControls):
             self._receive_ringing(message, now)
         elif isinstance(message, RekeyReply):
             self._receive_rekey_reply(message, now)
+        elif isinstance(message, PathReply):
+            self._receive_path_reply(message, now)
         else:
             self._receive_authenticated(message, now)
 
@@ -330,10 +336,8 @@ class Call(CallControls):
                 self._receive_candidates(message)
             case MediaState() | Text() | Renegotiate():
                 self._receive_control(message)
-            case Rekey():
-                self._receive_rekey(message)
-            case RekeyRequest():
-                self._receive_rekey_request(message, now)
+            case Rekey() | RekeyRequest() | Path() | PathReady() | PathRequest():
+                self._receive_about_epoch(message, now)
             case Decline():
                 self._peer_left(Received.DECLINE, EndReason.DECLINED, message.reason)
             case Busy():

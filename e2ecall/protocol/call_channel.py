@@ -14,6 +14,10 @@ from e2ecall.protocol.callkeys import EpochKeys, MediaKeys
 from e2ecall.protocol.messages import (
     MAC_BYTES,
     AuthenticatedMessage,
+    Path,
+    PathReady,
+    PathReply,
+    PathRequest,
     Rekey,
     RekeyReply,
     RekeyRequest,
@@ -114,12 +118,13 @@ class CallChannel:
         return counter
 
     def sign(self, message: M) -> M:
-        """Return the message with its MAC: a RekeyReply's of the newest epoch, which it confirms.
+        """Return the message with its MAC: that of the newest epoch where it is about that one.
 
         Raises:
             LocalProtocolError: there are no keys yet.
         """
-        keys = self.newest if isinstance(message, RekeyReply) else self.sending
+        of_newest = isinstance(message, RekeyReply | PathReply | PathRequest)
+        keys = self.newest if of_newest else self.sending
         return replace(message, mac=keys.mac(self._role, message))
 
     def verify(self, message: AuthenticatedMessage, keys: EpochKeys | None = None) -> None:
@@ -157,9 +162,9 @@ class CallChannel:
 def _may_be_of(epoch: int, message: AuthenticatedMessage) -> bool:
     """Return whether a message of this content can be signed in this epoch (CALLKEY-12)."""
     match message:
-        case Rekey() | RekeyRequest():
+        case Rekey() | RekeyRequest() | Path() | PathRequest():
             return message.epoch == epoch + 1
-        case RekeyReply():
+        case RekeyReply() | PathReply() | PathReady():
             return message.epoch == epoch
         case _:
             return True

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network
 from e2ecall.errors import LocalProtocolError
 from e2ecall.protocol.call_channel import UNSIGNED
 from e2ecall.protocol.call_events import PeerMediaState, PeerText, VideoAsked
-from e2ecall.protocol.call_rekey import CallRekeying
+from e2ecall.protocol.call_path import CallPaths
 from e2ecall.protocol.call_table import Action, Role
 from e2ecall.protocol.callkeys import Party
 from e2ecall.protocol.controls import Controls
@@ -25,7 +25,7 @@ from e2ecall.protocol.messages import (
 )
 
 
-class CallControls(CallRekeying):
+class CallControls(CallPaths):
     """The controls of one end of a call."""
 
     def __init__(

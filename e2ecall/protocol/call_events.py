@@ -9,7 +9,7 @@ from enum import StrEnum, unique
 from e2ecall.errors import Reason
 from e2ecall.protocol.callkeys import MediaKeys
 from e2ecall.protocol.controls import Controls
-from e2ecall.protocol.messages import Candidate, MediaDescription, Rekey
+from e2ecall.protocol.messages import Candidate, MediaDescription, Path, Rekey
 from e2ecall.protocol.sas import SAS
 from relay.wire.messages import TurnCredential
 
@@ -33,6 +33,7 @@ class EndReason(StrEnum):
     """The keys of the call were not replaced in time."""
     MEDIA_FAILED = "media_failed"
     CONNECTION_LOST = "connection_lost"
+    """Nothing authentic came from the other end for too long, or its relay is out of reach."""
     PEER_FAILED = "peer_failed"
     """The peer says that something failed at its end; it does not say what."""
     CALL_BACK = "call_back"
@@ -140,6 +141,53 @@ class NewEpoch:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochConfirmed:
+    """Callee: the caller has the keys of this epoch, so send frames in it as well."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathDue:
+    """Caller: the path is to be replaced. Draw a transport and call `Call.replace_path`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathProposed:
+    """Callee: the caller replaces the path, with shares and a description that were checked.
+
+    Draw `CalleeSecrets` for ``path``, fetch a ticket, allocate, and call `Call.answer_path`.
+    """
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PathAgreed:
+    """Caller: both ends can have the new epoch's keys. Allocate, and call `Call.ready_path`.
+
+    ``turn`` is the credential for this end's TURN allocation.
+    """
+
+    epoch: int
+    turn: TurnCredential
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacePath:
+    """Connect the transport whose description is ``local``, under these keys and no others.
+
+    When it carries what is authentic the old one ends; `Call.path_alive` and `Call.path_failed`
+    are told.
+    """
+
+    keys: MediaKeys
+    local: MediaDescription
+    remote: MediaDescription
+    remote_candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Always the last event, exactly once.
 
@@ -163,5 +211,10 @@ CallEvent = (
     | RekeyDue
     | RekeyProposed
     | NewEpoch
+    | EpochConfirmed
+    | PathDue
+    | PathProposed
+    | PathAgreed
+    | ReplacePath
     | Ended
 )

@@ -13,13 +13,17 @@ from e2ecall.protocol.call_channel import UNSIGNED
 from e2ecall.protocol.callkeys import CallKeys, EpochKeys, Party, commitment, transcript_hash
 from e2ecall.protocol.messages import (
     CALL_ID_BYTES,
+    Candidate,
     MediaDescription,
     Offer,
+    Path,
+    PathReply,
     Rekey,
     RekeyReply,
     Ringing,
 )
 from e2ecall.secret import Secret
+from relay.wire.messages import TurnCredential
 
 _SEED_BYTES = 32
 _NONCE_BYTES = 32
@@ -86,9 +90,9 @@ class CallerSecrets:
 
 @dataclass(frozen=True, slots=True)
 class CalleeSecrets:
-    """The callee's shares for one Offer or Rekey, and the two secrets they agree on with it.
+    """The callee's shares for one Offer, Rekey or Path, and the two secrets they agree on with it.
 
-    Use it for one `Call.ring` or one `Call.answer_rekey` and never again.
+    Use it for one `Call.ring`, `Call.answer_rekey` or `Call.answer_path` and never again.
     """
 
     x25519_share: bytes
@@ -97,7 +101,7 @@ class CalleeSecrets:
     mlkem_secret: Secret
 
     @classmethod
-    def generate(cls, shares: Offer | Rekey) -> Self:
+    def generate(cls, shares: Offer | Rekey | Path) -> Self:
         """Draw a fresh X25519 key and encapsulate to the caller's ML-KEM-768 key.
 
         Raises:
@@ -122,14 +126,40 @@ class CalleeSecrets:
         share, ciphertext = self.x25519_share, self.mlkem_ciphertext
         return RekeyReply(rekey.call_id, counter, rekey.epoch, share, ciphertext, UNSIGNED)
 
-    def following(self, before: EpochKeys, rekey: Rekey, reply: RekeyReply) -> EpochKeys:
+    def path_reply(
+        self,
+        path: Path,
+        counter: int,
+        media: MediaDescription,
+        turn: TurnCredential,
+        candidates: tuple[Candidate, ...],
+    ) -> PathReply:
+        """Return the answer to a Path that shows these shares, without its MAC."""
+        return PathReply(
+            path.call_id,
+            counter,
+            path.epoch,
+            self.x25519_share,
+            self.mlkem_ciphertext,
+            media,
+            turn,
+            candidates,
+            UNSIGNED,
+        )
+
+    def following(
+        self, before: EpochKeys, first: Rekey | Path, reply: RekeyReply | PathReply
+    ) -> EpochKeys:
         """Return the next epoch; ``reply`` must carry this object's shares."""
-        return before.following(rekey, reply, self.x25519_secret, self.mlkem_secret)
+        return before.following(first, reply, self.x25519_secret, self.mlkem_secret)
 
 
 @dataclass(frozen=True, slots=True)
 class RekeySecrets:
-    """The caller's shares for one new epoch. Use it for one `Call.rekey` and never again."""
+    """The caller's shares for one new epoch.
+
+    Use it for one `Call.rekey` or one `Call.replace_path` and never again.
+    """
 
     x25519: X25519KeyPair
     mlkem: KEMKeyPair
@@ -143,14 +173,21 @@ class RekeySecrets:
         """Return the Rekey that shows these shares, without its MAC."""
         return Rekey(call_id, counter, epoch, self.x25519.public, self.mlkem.public, UNSIGNED)
 
-    def following(self, before: EpochKeys, rekey: Rekey, reply: RekeyReply) -> EpochKeys:
+    def path(self, call_id: bytes, counter: int, epoch: int, media: MediaDescription) -> Path:
+        """Return the Path that shows these shares, without its MAC."""
+        keys = self.x25519.public, self.mlkem.public
+        return Path(call_id, counter, epoch, *keys, media, UNSIGNED)
+
+    def following(
+        self, before: EpochKeys, first: Rekey | Path, reply: RekeyReply | PathReply
+    ) -> EpochKeys:
         """Return the next epoch.
 
         Raises:
             RemoteProtocolError: BAD_POINT, where the callee's share is none.
         """
         return before.following(
-            rekey,
+            first,
             reply,
             self.x25519.exchange(reply.x25519_share),
             MLKEM768.decapsulate(self.mlkem.seed, reply.mlkem_ciphertext),

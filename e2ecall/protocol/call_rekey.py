@@ -20,7 +20,14 @@ from e2ecall.protocol.call_events import NewEpoch, RekeyDue, RekeyProposed
 from e2ecall.protocol.call_exchange import CalleeSecrets, RekeySecrets
 from e2ecall.protocol.call_table import Action, CallState, Received, Role, Trigger
 from e2ecall.protocol.callkeys import Party
-from e2ecall.protocol.messages import Offer, Rekey, RekeyReply, RekeyRequest
+from e2ecall.protocol.messages import (
+    Offer,
+    Path,
+    PathReply,
+    Rekey,
+    RekeyReply,
+    RekeyRequest,
+)
 from e2ecall.protocol.rekey_table import RekeyState, next_rekey_state
 
 REKEY_INTERVAL: Final = 300.0
@@ -46,9 +53,9 @@ class CallRekeying(CallCore):
     ) -> None:
         super().__init__(role, local, remote, offer, allowed_networks)
         self._rekey_state = RekeyState.STEADY
-        self._rekey: Rekey | None = None
+        self._rekey: Rekey | Path | None = None
         self._rekey_secrets: RekeySecrets | None = None
-        self._rekey_reply: RekeyReply | None = None
+        self._rekey_reply: RekeyReply | PathReply | None = None
         self._due: float | None = None
         self._retire_at: float | None = None
 
@@ -76,7 +83,7 @@ class CallRekeying(CallCore):
         if self._retire_at is not None and now >= self._retire_at:
             self._retire_keys()
         if self._due is not None and now >= self._due:
-            self._due = now + REKEY_REPEAT
+            self._due = now + self._interval()
             self._remind()
         return False
 
@@ -105,7 +112,7 @@ class CallRekeying(CallCore):
         if self.on_time(now):
             return
         following = self._check_rekey(Action.ANSWER_REKEY)
-        if self._rekey is None:
+        if not isinstance(self._rekey, Rekey):
             raise LocalProtocolError("there is no Rekey to answer")
         reply = secrets.reply(self._rekey, self._channel.next_counter())
         keys = secrets.following(self._channel.sending, self._rekey, reply)
@@ -124,8 +131,8 @@ class CallRekeying(CallCore):
         if self.on_time(now):
             return
         following = self._check_rekey(Action.ENTER_EPOCH)
-        if epoch != self._channel.newest.epoch:
-            raise LocalProtocolError("this is not the new epoch")
+        if epoch != self._channel.newest.epoch or isinstance(self._rekey, Path):
+            raise LocalProtocolError("this is not the new epoch, or it has a path of its own")
         self._cross(following, now)
 
     def key_worn(self, epoch: int, now: float) -> None:
@@ -147,29 +154,45 @@ class CallRekeying(CallCore):
             MLKEM768.check_public_key(rekey.mlkem_key)
             self._rekey = rekey
             self._events.append(RekeyProposed(rekey))
-        elif replace(rekey, counter=0, mac=UNSIGNED) != replace(
-            self._rekey, counter=0, mac=UNSIGNED
-        ):  # CALLKEY-13: the first one for an epoch is final
-            raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)
-        elif self._rekey_reply is not None:
+        else:
+            self._repeat_reply(rekey)
+
+    def _repeat_reply(self, first: Rekey | Path) -> None:
+        """Answer a copy of what is being answered as before, and refuse anything else."""
+        assert self._rekey is not None  # who asks has looked
+        if type(first) is not type(self._rekey) or _bare(first) != _bare(self._rekey):
+            raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)  # CALLKEY-13: the first is final
+        if self._rekey_reply is not None:
             reply = replace(self._rekey_reply, counter=self._channel.next_counter())
             self._outgoing.append(self._channel.sign(reply))
 
     def _receive_rekey_reply(self, reply: RekeyReply, now: float) -> None:
+        if self._awaits(reply):
+            self._accept_reply(reply, Received.REKEY_REPLY, now)
+            self._tell_epoch(send=True)
+
+    def _awaits(self, reply: RekeyReply | PathReply) -> bool:
+        """Return whether a reply is the one to what is out; else it was overtaken, if authentic."""
         if self._rekey_secrets is None or reply.epoch != self.epoch + 1:
             self._channel.verify(reply)
             self._channel.check_counter(reply)
             self._channel.commit(reply)
-            return  # overtaken: a copy of one that had its effect
+            return False
+        if isinstance(reply, PathReply) is not isinstance(self._rekey, Path):
+            raise RemoteProtocolError(Reason.UNEXPECTED_MESSAGE)
+        return True
+
+    def _accept_reply(self, reply: RekeyReply | PathReply, received: Received, now: float) -> None:
+        """Enter the epoch that an authentic reply leads to."""
         assert self._rekey is not None  # it is there as long as its secrets are
-        following = self._check_rekey(Received.REKEY_REPLY)
+        assert self._rekey_secrets is not None  # a reply is awaited
+        following = self._check_rekey(received)
         keys = self._rekey_secrets.following(self._channel.sending, self._rekey, reply)
         self._channel.verify(reply, keys)
         self._channel.check_counter(reply)
         self._channel.add_epoch(keys)
         self._channel.commit(reply)
         self._cross(following, now)
-        self._tell_epoch(send=True)
 
     def _receive_rekey_request(self, request: RekeyRequest, now: float) -> None:
         if request.epoch == self.epoch + 1:  # else overtaken
@@ -205,6 +228,10 @@ class CallRekeying(CallCore):
             self._due = now if self._retire_at is None else self._retire_at
             self.on_time(now)
 
+    def _interval(self) -> float:
+        """Return the seconds to the next copy of what had no effect yet."""
+        return REKEY_REPEAT
+
     def _remind(self) -> None:
         """Do what is due: begin, or say once more what had no effect yet."""
         if not self._channel.has_room:
@@ -229,3 +256,8 @@ class CallRekeying(CallCore):
         # Its owner may not have seen yet what is due no more.
         asking = (RekeyDue, RekeyProposed)
         self._events = [event for event in self._events if not isinstance(event, asking)]
+
+
+def _bare(message: Rekey | Path) -> Rekey | Path:
+    """Return the message without what differs between copies."""
+    return replace(message, counter=0, mac=UNSIGNED)

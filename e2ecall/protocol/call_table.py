@@ -68,6 +68,10 @@ class Action(StrEnum):
     """The peer's first authenticated frame of the new epoch is there."""
     RETIRE_KEYS = "retire keys"
     """The former epoch's keys are dropped."""
+    REPLACE_PATH = "replace path"
+    ANSWER_PATH = "answer path"
+    READY_PATH = "ready path"
+    REQUEST_PATH = "request path"
     TIME_OUT = "time-out"
     FAIL = "fail"
     BREACH = "breach"
@@ -93,6 +97,10 @@ class Received(StrEnum):
     REKEY_REQUEST = "RekeyRequest"
     TEXT = "Text"
     RENEGOTIATE = "Renegotiate"
+    PATH = "Path"
+    PATH_REPLY = "PathReply"
+    PATH_READY = "PathReady"
+    PATH_REQUEST = "PathRequest"
 
 
 Trigger = Action | Received
@@ -155,9 +163,13 @@ TABLE: Final[Mapping[Role, Mapping[CallState, Mapping[Trigger, CallState]]]] = {
             R.REKEY_REQUEST: S.CONNECTED,
             A.REKEY: S.CONNECTED,
             A.RETIRE_KEYS: S.CONNECTED,
+            R.PATH_REPLY: S.CONNECTED,
+            R.PATH_REQUEST: S.CONNECTED,
+            A.REPLACE_PATH: S.CONNECTED,
+            A.READY_PATH: S.CONNECTED,
             R.HANGUP: S.ENDED,
             A.HANG_UP: S.ENDED,
-            A.TIME_OUT: S.ENDED,  # a Rekey is overdue
+            A.TIME_OUT: S.ENDED,  # a Rekey is overdue, or the path is gone
             A.FAIL: S.ENDED,
             A.BREACH: S.ENDED,
         },
@@ -224,9 +236,13 @@ TABLE: Final[Mapping[Role, Mapping[CallState, Mapping[Trigger, CallState]]]] = {
             A.REQUEST_REKEY: S.CONNECTED,
             A.ENTER_EPOCH: S.CONNECTED,
             A.RETIRE_KEYS: S.CONNECTED,
+            R.PATH: S.CONNECTED,
+            R.PATH_READY: S.CONNECTED,
+            A.ANSWER_PATH: S.CONNECTED,
+            A.REQUEST_PATH: S.CONNECTED,
             R.HANGUP: S.ENDED,
             A.HANG_UP: S.ENDED,
-            A.TIME_OUT: S.ENDED,  # a Rekey is overdue
+            A.TIME_OUT: S.ENDED,  # a Rekey is overdue, or the path is gone
             A.FAIL: S.ENDED,
             A.BREACH: S.ENDED,
         },

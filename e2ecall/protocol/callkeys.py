@@ -13,6 +13,8 @@ from e2ecall.protocol.call_table import Role
 from e2ecall.protocol.messages import (
     AuthenticatedMessage,
     Offer,
+    Path,
+    PathReply,
     Rekey,
     RekeyReply,
     Ringing,
@@ -126,7 +128,9 @@ class EpochKeys:
         base_key = self._derive("call frame key", BASE_KEY_BYTES, *parts)
         return FrameKey(key_id(self.epoch, stream, number), base_key)
 
-    def following(self, rekey: Rekey, reply: RekeyReply, x25519: Secret, mlkem: Secret) -> Self:
+    def following(
+        self, first: Rekey | Path, reply: RekeyReply | PathReply, x25519: Secret, mlkem: Secret
+    ) -> Self:
         """Return the next epoch, which these two messages agreed on (CALLKEY-10, CALLKEY-11).
 
         It hangs on this epoch's secret as well as on both fresh ones; nothing leads back.
@@ -136,8 +140,8 @@ class EpochKeys:
             "call rekey",
             self.transcript,
             number.to_bytes(4),
-            _type(rekey),
-            _body(rekey),
+            _type(first),
+            _body(first),
             _type(reply),
             _body(reply),
         )

@@ -52,6 +52,27 @@ def check_media_description(media: MediaDescription) -> None:
         raise RemoteProtocolError(Reason.BAD_MEDIA_DESCRIPTION)
 
 
+def check_replacement(media: MediaDescription, former: MediaDescription) -> None:
+    """Accept the description of a new path in place of ``former`` (CALL-42).
+
+    It has the same streams, and another certificate, other ICE credentials and other SSRCs.
+
+    Raises:
+        RemoteProtocolError: BAD_MEDIA_DESCRIPTION.
+    """
+    check_media_description(media)
+    ok = (
+        [described.stream for described in media.streams]
+        == [described.stream for described in former.streams]
+        and media.fingerprint != former.fingerprint
+        and media.ice_ufrag != former.ice_ufrag
+        and media.ice_pwd != former.ice_pwd
+        and not _ssrcs(media) & _ssrcs(former)
+    )
+    if not ok:
+        raise RemoteProtocolError(Reason.BAD_MEDIA_DESCRIPTION)
+
+
 def describes(media: MediaDescription, stream: Stream) -> bool:
     """Return whether the description has this stream."""
     return any(description.stream is stream for description in media.streams)
@@ -90,6 +111,10 @@ def check_candidates(
         canonical = str(address) == candidate.address
         if not (canonical and any(address in network for network in allowed_networks)):
             raise RemoteProtocolError(Reason.BAD_CANDIDATE)
+
+
+def _ssrcs(media: MediaDescription) -> set[int | None]:
+    return {ssrc for d in media.streams for ssrc in (d.ssrc, d.rtx_ssrc)} - {None}
 
 
 def _is_consistent(description: StreamDescription) -> bool:

@@ -123,6 +123,7 @@ class Candidate(_Message, frozen=True):
 
 
 CandidateList = Annotated[tuple[Candidate, ...], Meta(max_length=MAX_CANDIDATES)]
+SomeCandidates = Annotated[tuple[Candidate, ...], Meta(min_length=1, max_length=MAX_CANDIDATES)]
 
 
 # --- payloads ---------------------------------------------------------------------------------
@@ -265,7 +266,7 @@ class Candidates(_Message, frozen=True, tag=9):
 
     call_id: CallId
     counter: Counter
-    candidates: Annotated[tuple[Candidate, ...], Meta(min_length=1, max_length=MAX_CANDIDATES)]
+    candidates: SomeCandidates
     mac: MAC
 
 
@@ -335,6 +336,54 @@ class Renegotiate(_Message, frozen=True, tag=15):
     mac: MAC
 
 
+class Path(_Message, frozen=True, tag=16):
+    """Caller to callee: begins ``epoch`` on a new transport; its MAC is of the epoch before."""
+
+    call_id: CallId
+    counter: Counter
+    epoch: NextEpoch
+    x25519_share: Bytes32
+    mlkem_key: MLKEM768Key
+    media: MediaDescription
+    mac: MAC
+
+
+class PathReply(_Message, frozen=True, tag=17):
+    """Callee to caller: its part of a new path; its MAC is of the new epoch.
+
+    ``turn`` is the caller's credential, as in a Ringing.
+    """
+
+    call_id: CallId
+    counter: Counter
+    epoch: NextEpoch
+    x25519_share: Bytes32
+    mlkem_ciphertext: MLKEM768Ciphertext
+    media: MediaDescription
+    turn: TurnCredential
+    candidates: SomeCandidates
+    mac: MAC
+
+
+class PathReady(_Message, frozen=True, tag=18):
+    """Caller to callee: where the caller can be reached; its MAC is of the new epoch."""
+
+    call_id: CallId
+    counter: Counter
+    epoch: NextEpoch
+    candidates: SomeCandidates
+    mac: MAC
+
+
+class PathRequest(_Message, frozen=True, tag=19):
+    """Callee to caller: please begin ``epoch`` on a new path; its MAC is of the epoch before."""
+
+    call_id: CallId
+    counter: Counter
+    epoch: NextEpoch
+    mac: MAC
+
+
 CallMessage = (
     Offer
     | Ringing
@@ -351,6 +400,10 @@ CallMessage = (
     | RekeyRequest
     | Text
     | Renegotiate
+    | Path
+    | PathReply
+    | PathReady
+    | PathRequest
 )
 
 AuthenticatedMessage = (
@@ -367,6 +420,10 @@ AuthenticatedMessage = (
     | RekeyRequest
     | Text
     | Renegotiate
+    | Path
+    | PathReply
+    | PathReady
+    | PathRequest
 )
 """Messages after Ringing: ``[tag, call_id, counter, body fields ..., mac]``."""
 

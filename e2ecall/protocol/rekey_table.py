@@ -19,9 +19,9 @@ class RekeyState(StrEnum):
     STEADY = "steady"
     """One epoch's."""
     PROPOSED = "proposed"
-    """Caller: one epoch's; a Rekey is out."""
+    """Caller: one epoch's, or two as before; a Rekey or a Path is out."""
     AGREED = "agreed"
-    """Callee: two epochs'; the RekeyReply is out, and it still sends in the old one."""
+    """Callee: two epochs'; its reply is out, and it still sends in the old one."""
     CROSSING = "crossing"
     """Two epochs': this end sends in the new one, and the old one's keys are about to go."""
 
@@ -30,14 +30,22 @@ A, R, S = Action, Received, RekeyState
 
 REKEY_TABLE: Final[Mapping[Role, Mapping[RekeyState, Mapping[Trigger, RekeyState]]]] = {
     Role.CALLER: {
-        S.STEADY: {A.REKEY: S.PROPOSED},
-        S.PROPOSED: {R.REKEY_REPLY: S.CROSSING},
-        S.CROSSING: {A.RETIRE_KEYS: S.STEADY},
+        S.STEADY: {A.REKEY: S.PROPOSED, A.REPLACE_PATH: S.PROPOSED},
+        S.PROPOSED: {
+            R.REKEY_REPLY: S.CROSSING,
+            R.PATH_REPLY: S.CROSSING,
+            A.RETIRE_KEYS: S.PROPOSED,
+        },
+        S.CROSSING: {A.RETIRE_KEYS: S.STEADY, A.REPLACE_PATH: S.PROPOSED},
     },
     Role.CALLEE: {
-        S.STEADY: {A.ANSWER_REKEY: S.AGREED},
-        S.AGREED: {A.ENTER_EPOCH: S.CROSSING},
-        S.CROSSING: {A.RETIRE_KEYS: S.STEADY, A.ANSWER_REKEY: S.AGREED},
+        S.STEADY: {A.ANSWER_REKEY: S.AGREED, A.ANSWER_PATH: S.AGREED},
+        S.AGREED: {A.ENTER_EPOCH: S.CROSSING, R.PATH_READY: S.CROSSING, R.PATH: S.CROSSING},
+        S.CROSSING: {
+            A.RETIRE_KEYS: S.STEADY,
+            A.ANSWER_REKEY: S.AGREED,
+            A.ANSWER_PATH: S.AGREED,
+        },
     },
 }
 

@@ -22,6 +22,10 @@ from e2ecall.protocol.messages import (
     MediaDescription,
     MediaState,
     Offer,
+    Path,
+    PathReady,
+    PathReply,
+    PathRequest,
     Payload,
     PayloadKind,
     Renegotiate,
@@ -65,6 +69,10 @@ MESSAGES = [
     MediaState(ID, 4, True, False, True, False, True, MAC),
     Text(ID, 5, "hello", MAC),
     Renegotiate(ID, 6, True, MAC),
+    Path(ID, 7, 1, b"x" * 32, b"k" * 1184, MEDIA, MAC),
+    PathReply(ID, 8, 1, b"x" * 32, b"c" * 1088, MEDIA, TurnCredential("1:u", "p"), (RELAYED,), MAC),
+    PathReady(ID, 9, 1, (RELAYED,), MAC),
+    PathRequest(ID, 10, 2, MAC),
 ]
 NAMES = [type(message).__name__ for message in MESSAGES]
 PAYLOADS = [

@@ -11,7 +11,7 @@ from e2ecall.errors import RemoteProtocolError
 from e2ecall.protocol import description, messages, verification
 from e2ecall.protocol import sas as codes
 from e2ecall.protocol.call import Call
-from e2ecall.protocol.call_events import Ended, RekeyProposed
+from e2ecall.protocol.call_events import Ended, PathProposed, RekeyProposed
 from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets, RekeySecrets
 from e2ecall.protocol.call_table import Role
 from e2ecall.protocol.callkeys import EpochKeys, Party, verify_commitment
@@ -21,6 +21,7 @@ from e2ecall.protocol.messages import (
     CandidateType,
     MediaDescription,
     Offer,
+    Path,
     Payload,
     PayloadKind,
     Rekey,
@@ -158,7 +159,7 @@ def call_keys(given: Given):
     }
 
 
-def _callee_secrets(given: Given, shares: Offer | Rekey, ciphertext: bytes) -> CalleeSecrets:
+def _callee_secrets(given: Given, shares: Offer | Rekey | Path, ciphertext: bytes) -> CalleeSecrets:
     own = X25519KeyPair.from_private(given.secret("x25519_private"))
     secret = own.exchange(shares.x25519_share)
     return CalleeSecrets(own.public, ciphertext, secret, given.secret("mlkem_secret"))
@@ -184,13 +185,20 @@ def rekey(given: Given):
     before, (proposal, reply) = _epoch(given), _exchange(given)
     before.verify(Role.CALLER, proposal)
     secrets = _rekey_secrets(given.part("caller_secrets"))
-    made = secrets.rekey(proposal.call_id, proposal.counter, before.epoch + 1)
+    head = proposal.call_id, proposal.counter, before.epoch + 1
+    moves = isinstance(proposal, Path)
+    made = secrets.path(*head, proposal.media) if moves else secrets.rekey(*head)
     if replace(made, mac=proposal.mac) != proposal:
-        raise MismatchError("the caller makes another Rekey")
+        raise MismatchError("the caller makes another Rekey or Path")
     after = secrets.following(before, proposal, reply)
     answer = _callee_secrets(given.part("callee_secrets"), proposal, reply.mlkem_ciphertext)
-    if replace(answer.reply(proposal, reply.counter), mac=reply.mac) != reply:
-        raise MismatchError("the callee makes another RekeyReply")
+    answered = (
+        answer.path_reply(proposal, reply.counter, reply.media, reply.turn, reply.candidates)
+        if moves
+        else answer.reply(proposal, reply.counter)
+    )
+    if replace(answered, mac=reply.mac) != reply:
+        raise MismatchError("the callee makes another reply")
     if answer.following(before, proposal, reply) != after:
         raise MismatchError("the ends derive different keys")
     after.verify(Role.CALLEE, reply)
@@ -376,6 +384,30 @@ class _End:
 
     def _enter_epoch(self, event: Given) -> None:
         self.call.enter_epoch(event["epoch"], self.now)
+
+    def _path_lost(self, event: Given) -> None:
+        self.call.path_lost(self.now - event["seconds"], self.now)
+
+    def _path_alive(self, event: Given) -> None:
+        self.call.path_alive(event["epoch"], self.now)
+
+    def _replace_path(self, event: Given) -> None:
+        secrets = _rekey_secrets(event.part("secrets"))
+        self.call.replace_path(secrets, _media(event.hex("media")), self.now)
+
+    def _answer_path(self, event: Given) -> None:
+        own = event.part("secrets")
+        (asked,) = (e.path for e in self.call.events() if isinstance(e, PathProposed))
+        self.call.answer_path(
+            _callee_secrets(own, asked, own.hex("mlkem_ciphertext")),
+            _media(event.hex("media")),
+            TurnCredential(*event["turn"]),
+            _candidates(event["candidates"]),
+            self.now,
+        )
+
+    def _ready_path(self, event: Given) -> None:
+        self.call.ready_path(event["epoch"], _candidates(event["candidates"]), self.now)
 
     def _key_worn(self, event: Given) -> None:
         self.call.key_worn(event["epoch"], self.now)

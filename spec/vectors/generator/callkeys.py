@@ -4,6 +4,8 @@ from spec.vectors.generator.calls import (
     BODIES,
     CALL,
     FIRST,
+    LATER_MOVE,
+    MOVE,
     SECOND,
     CallValues,
     Epoch,
@@ -28,7 +30,8 @@ def callkeys() -> VectorFile:
     later = Epoch(CALL.transcript, 2**32 - 1, draw("later epoch", 64))
     for epoch in (CALL.epoch, later):
         _epoch(file, epoch)
-    for change in (FIRST, SECOND, Rekeying(Epoch(CALL.transcript, 2**32 - 2, draw("e", 64)))):
+    last = Rekeying(Epoch(CALL.transcript, 2**32 - 2, draw("e", 64)))
+    for change in (FIRST, SECOND, last, MOVE, LATER_MOVE):
         _rekey(file, change)
     _macs(file)
     _refused_macs(file)
@@ -84,6 +87,8 @@ def _epoch(file: VectorFile, epoch: Epoch) -> None:
 
 def _rekey(file: VectorFile, change: Rekeying) -> None:
     number, after = change.before.number, change.after
+    kind, answer = change.KINDS
+    prefix = kind.lower()
     own = {
         "x25519_private": change.drawn("caller dh"),
         "mlkem_seed": change.drawn("kem", 64),
@@ -92,8 +97,8 @@ def _rekey(file: VectorFile, change: Rekeying) -> None:
         "transcript": change.before.transcript,
         "epoch": number,
         "epoch_secret": change.before.secret,
-        "rekey": enc(CALL.message("Rekey", "caller", 9, *change.rekey, epoch=change.before)),
-        "reply": enc(CALL.message("RekeyReply", "callee", 9, *change.reply, epoch=after)),
+        "rekey": enc(CALL.message(kind, "caller", 9, *change.rekey, epoch=change.before)),
+        "reply": enc(CALL.message(answer, "callee", 9, *change.reply, epoch=after)),
         "caller_secrets": own,
         "callee_secrets": {
             "x25519_private": change.drawn("callee dh"),
@@ -107,7 +112,7 @@ def _rekey(file: VectorFile, change: Rekeying) -> None:
         "mlkem_secret": change.encapsulated[0],
         "epoch_secret": after.secret,
     }
-    file.accept("rekey", f"rekey_{number}", "CALLKEY-11", given, output)
+    file.accept("rekey", f"{prefix}_{number}", "CALLKEY-11", given, output)
     # Who knows all but one of the three secrets has another key, which the reply's MAC shows.
     other = draw("other dh")
     changed: dict[str, tuple[str, dict[str, object]]] = {
@@ -123,16 +128,12 @@ def _rekey(file: VectorFile, change: Rekeying) -> None:
         ),
         "with_mac_of_old_epoch": (
             "CALLKEY-12",
-            {
-                "reply": enc(
-                    CALL.message("RekeyReply", "callee", 9, *change.reply, epoch=change.before)
-                )
-            },
+            {"reply": enc(CALL.message(answer, "callee", 9, *change.reply, epoch=change.before))},
         ),
     }
     for name, (requirement, changes) in changed.items():
         altered = {key: given[key] for key in given if key != "callee_secrets"} | changes
-        whole = f"rekey_{number}_{name}"
+        whole = f"{prefix}_{number}_{name}"
         file.refuse("take_rekey_reply", whole, requirement, altered, "call", "bad_mac")
 
 

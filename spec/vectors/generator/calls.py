@@ -1,6 +1,7 @@
 """A call's values and keys (spec/call.md, spec/callkeys.md), with nothing left to chance."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from spec.vectors.generator.encoding import Value, enc
 from spec.vectors.generator.mlkem import encapsulate
@@ -23,6 +24,10 @@ NUMBERS = {
     "RekeyRequest": 13,
     "Text": 14,
     "Renegotiate": 15,
+    "Path": 16,
+    "PathReply": 17,
+    "PathReady": 18,
+    "PathRequest": 19,
 }
 DIRECTION = {"caller": b"\x01", "callee": b"\x02"}
 SENDER = {"caller": 0, "callee": 1}
@@ -227,6 +232,8 @@ class Epoch:
 class Rekeying:
     """The change from one epoch to the next: both ends' shares, and what they lead to."""
 
+    KINDS: ClassVar = ("Rekey", "RekeyReply")
+
     before: Epoch
     name: str = "video"
 
@@ -260,11 +267,46 @@ class Rekeying:
     def after(self) -> Epoch:
         """The next epoch."""
         number = u32(self.before.number + 1)
-        bodies = u8(11), enc(self.rekey), u8(12), enc(self.reply)
+        first, reply = (u8(NUMBERS[kind]) for kind in self.KINDS)
+        bodies = first, enc(self.rekey), reply, enc(self.reply)
         transcript = H("call rekey", self.before.transcript, number, *bodies)
         secrets = [self.before.secret, self.dh_secret, self.encapsulated[0]]
         secret = KDF("call epoch", transcript, secrets, [number], 64)
         return Epoch(transcript, self.before.number + 1, secret)
+
+
+MOVED: Value = (
+    [0, 1, 111, 0x66666666, None, None],
+    [1, 2, 96, 0x77777777, 97, 0x88888888],
+)
+"""The streams of a path that is not the first."""
+
+
+@dataclass(frozen=True)
+class Moving(Rekeying):
+    """The change to an epoch with a path of its own."""
+
+    KINDS: ClassVar = ("Path", "PathReply")
+
+    @property
+    def rekey(self) -> list[Value]:
+        """The body of the Path."""
+        return [*super().rekey, media("newcaller", MOVED)]
+
+    @property
+    def turn(self) -> list[Value]:
+        """The caller's TURN credential on this path."""
+        return ["1800043260:" + "b" * 44, "bmV3IHBhc3N3b3JkIG9mIHRoZSBjYWxsZXI="]
+
+    @property
+    def reply(self) -> list[Value]:
+        """The body of the PathReply."""
+        return [*super().reply, media("newcallee", MOVED), self.turn, [OTHER_CANDIDATE]]
+
+    @property
+    def ready(self) -> list[Value]:
+        """The body of the PathReady."""
+        return [self.before.number + 1, [CANDIDATE]]
 
 
 CALL = CallValues("video")
@@ -273,6 +315,10 @@ CALL = CallValues("video")
 FIRST = Rekeying(CALL.epoch)
 SECOND = Rekeying(FIRST.after)
 """Its first two changes of epoch."""
+
+MOVE = Moving(CALL.epoch, "move")
+LATER_MOVE = Moving(FIRST.after, "move")
+"""The same call on another path, in its second or its third epoch."""
 
 BODIES: dict[str, list[Value]] = {
     "Reveal": [CALL.drawn("nonce")],
@@ -288,5 +334,9 @@ BODIES: dict[str, list[Value]] = {
     "RekeyRequest": [1],
     "Text": ["Grüße, 世界"],
     "Renegotiate": [True],
+    "Path": MOVE.rekey,
+    "PathReply": MOVE.reply,
+    "PathReady": MOVE.ready,
+    "PathRequest": [1],
 }
 """A body of each message after Ringing."""

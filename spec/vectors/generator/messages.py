@@ -122,11 +122,21 @@ def _refused_messages(file: VectorFile) -> None:
     text = CALL.message("Text", "callee", 0, "hello")
     stated = CALL.message("MediaState", "callee", 0, *BODIES["MediaState"])
     asked = CALL.message("Renegotiate", "callee", 0, True)
+    path, reply, ready = (
+        CALL.message(kind, "caller", 0, *BODIES[kind])
+        for kind in ("Path", "PathReply", "PathReady")
+    )
     good = enc(hangup)
     cases = {
         "of_type_zero": changed(hangup, 0, 0),
         "of_type_eleven": changed(hangup, 0, 11),
         "of_type_sixteen": changed(hangup, 0, 16),
+        "of_type_twenty": changed(hangup, 0, 20),
+        "path_without_media": enc([*path[:6], path[7]]),
+        "path_reply_of_no_candidates": changed(reply, 8, []),
+        "path_reply_of_nine_candidates": changed(reply, 8, [CANDIDATE] * 9),
+        "path_ready_of_no_candidates": changed(ready, 4, []),
+        "path_request_of_epoch_zero": enc(CALL.message("PathRequest", "callee", 0, 0)),
         "call_id_too_short": changed(hangup, 1, bytes(15)),
         "call_id_too_long": changed(hangup, 1, bytes(17)),
         "counter_too_large": changed(hangup, 2, 2**32),

@@ -9,9 +9,13 @@ from spec.vectors.generator.calls import (
     CALL,
     CANDIDATE,
     FIRST,
+    LATER_MOVE,
+    MOVE,
+    MOVED,
     OTHER_CANDIDATE,
     SECOND,
     CallValues,
+    Moving,
     Rekeying,
     media,
     state,
@@ -87,7 +91,11 @@ def traces(file: VectorFile) -> None:
     for name, role, events in _whole_calls():
         output = {"sas": f"{CALL.sas:08d}" if len(events) > 2 else None, "state": "ended"}
         file.accept("call", f"call_{name}", "CALL-12", _end(role, events), output)
-    for name, requirement, role, before, message, reason in _refused() + _refused_rekeys():
+    for name, requirement, role, before, message, reason in (
+        *_refused(),
+        *_refused_rekeys(),
+        *_refused_paths(),
+    ):
         given = _end(role, before) | {"message": enc(message)}
         layer = {"bad_point": "x25519", "bad_kem_key": "ml-kem"}.get(reason, "call")
         file.refuse("call_receive", f"call_{name}", requirement, given, layer, reason)
@@ -129,6 +137,12 @@ def _whole_calls() -> list[tuple[str, str, list[Event]]]:
         ("rekeyed_callee", "callee", _rekeyed_callee()),
         ("rekey_overdue_caller", "caller", _overdue_caller()),
         ("rekey_overdue_callee", "callee", _overdue_callee()),
+        ("moved_caller", "caller", _moved_caller()),
+        ("moved_callee", "callee", _moved_callee()),
+        ("moved_during_rekey_caller", "caller", _moved_during_rekey_caller()),
+        ("moved_during_rekey_callee", "callee", _moved_during_rekey_callee()),
+        ("lost_caller", "caller", _lost_caller()),
+        ("lost_callee", "callee", _lost_callee()),
     ]
 
 
@@ -341,6 +355,216 @@ def _rekeyed_callee() -> list[Event]:
         _waits(15),
         _does("enter_epoch", epoch=2),
         _gets(CALL.message("Hangup", "caller", 7, 1, epoch=SECOND.after)),
+    ]
+
+
+def _path(move: Moving, counter: int) -> list[Value]:
+    return CALL.message("Path", "caller", counter, *move.rekey, epoch=move.before)
+
+
+def _path_reply(move: Moving, counter: int) -> list[Value]:
+    return CALL.message("PathReply", "callee", counter, *move.reply, epoch=move.after)
+
+
+def _path_ready(move: Moving, counter: int) -> list[Value]:
+    return CALL.message("PathReady", "caller", counter, *move.ready, epoch=move.after)
+
+
+def _path_request(counter: int, epoch: int, change: Rekeying | None = None) -> list[Value]:
+    of = None if change is None else change.after
+    return CALL.message("PathRequest", "callee", counter, epoch, epoch=of)
+
+
+def _replaces(move: Moving, counter: int) -> Event:
+    secrets = {
+        "x25519_private": move.drawn("caller dh"),
+        "mlkem_seed": move.drawn("kem", 64),
+    }
+    new = enc(move.rekey[3])
+    return _does("replace_path", _path(move, counter), secrets=secrets, media=new)
+
+
+def _answers_path(move: Moving, counter: int) -> Event:
+    secrets = {
+        "x25519_private": move.drawn("callee dh"),
+        "mlkem_secret": move.encapsulated[0],
+        "mlkem_ciphertext": move.encapsulated[1],
+    }
+    return _does(
+        "answer_path",
+        _path_reply(move, counter),
+        secrets=secrets,
+        media=enc(move.reply[3]),
+        turn=move.turn,
+        candidates=[OTHER_CANDIDATE],
+    )
+
+
+def _readies(move: Moving, counter: int) -> Event:
+    epoch = move.after.number
+    return _does("ready_path", _path_ready(move, counter), epoch=epoch, candidates=[CANDIDATE])
+
+
+def _loses(seconds: float, *sends: list[Value]) -> Event:
+    return _does("path_lost", *sends, seconds=seconds)
+
+
+def _moved_caller() -> list[Event]:
+    """A path that is lost and replaced: copies, a request that came too late, a text after it."""
+    return [
+        *CALLER_UP,
+        _loses(2.5),
+        _replaces(MOVE, 1),
+        _gets(_path_request(1, 1)),
+        _waits(3, _path(MOVE, 2)),
+        _gets(_path_reply(MOVE, 2)),
+        _readies(MOVE, 3),
+        _gets(_path_reply(MOVE, 3)),
+        _waits(3, _path_ready(MOVE, 4)),
+        _does("path_alive", epoch=1),
+        _waits(30),
+        _mutes("caller", 5, MOVE),
+        _gets(CALL.message("Hangup", "callee", 4, 1, epoch=MOVE.after)),
+    ]
+
+
+def _moved_callee() -> list[Event]:
+    """The same at the other end, which asks for it."""
+    return [
+        *CALLEE_UP,
+        _loses(2.5, _path_request(1, 1)),
+        _waits(3, _path_request(2, 1)),
+        _gets(_path(MOVE, 1)),
+        _gets(_path(MOVE, 2)),
+        _answers_path(MOVE, 3),
+        _gets(_path(MOVE, 3), _path_reply(MOVE, 4)),
+        _mutes("callee", 5),
+        _gets(_path_ready(MOVE, 4)),
+        _gets(_path_ready(MOVE, 5)),
+        _does("path_alive", epoch=1),
+        _waits(30),
+        _mutes("callee", 6, MOVE),
+        _gets(CALL.message("Hangup", "caller", 6, 1, epoch=MOVE.after)),
+    ]
+
+
+def _moved_during_rekey_caller() -> list[Event]:
+    return [
+        *PROPOSED,
+        _loses(2.5, _rekey(FIRST, 2)),
+        _gets(_reply(FIRST, 1)),
+        _replaces(LATER_MOVE, 3),
+        _gets(_path_reply(LATER_MOVE, 2)),
+        _readies(LATER_MOVE, 4),
+        _does("hangup", CALL.message("Hangup", "caller", 5, 1, epoch=LATER_MOVE.after)),
+    ]
+
+
+def _moved_during_rekey_callee() -> list[Event]:
+    """No frame of the epoch that was agreed on came; the Path stands in for it."""
+    return [
+        *AGREED,
+        _loses(2.5, _path_request(2, 2, FIRST)),
+        _gets(_path(LATER_MOVE, 2)),
+        _mutes("callee", 3, FIRST),
+        _answers_path(LATER_MOVE, 4),
+        _gets(_path_ready(LATER_MOVE, 3)),
+        _gets(CALL.message("Hangup", "caller", 4, 1, epoch=LATER_MOVE.after)),
+    ]
+
+
+def _lost_caller() -> list[Event]:
+    """Nobody answers, and after 30 s the call is over."""
+    copies = [_waits(3, _path(MOVE, 2 + number)) for number in range(9)]
+    hangup = CALL.message("Hangup", "caller", 11, 3)
+    return [*CALLER_UP, _loses(2.5), _replaces(MOVE, 1), *copies, _waits(0.5, hangup)]
+
+
+def _lost_callee() -> list[Event]:
+    asked = [_waits(3, _path_request(2 + number, 1)) for number in range(9)]
+    hangup = CALL.message("Hangup", "callee", 11, 3)
+    return [*CALLEE_UP, _loses(2.5, _path_request(1, 1)), *asked, _waits(0.5, hangup)]
+
+
+def _refused_paths() -> list[_Refused]:
+    other = Moving(CALL.epoch, "another move")
+    first, reply = list(MOVE.rekey), list(MOVE.reply)
+    bad_share: list[Value] = [1, BAD_POINTS["low_order_1"], *first[2:]]
+    swapped: list[Value] = [*first[:3], media("mallory", MOVED)]
+    stale: list[Value] = [*first[:3], media("caller", MOVED)]
+    fewer: list[Value] = [*first[:3], media("newcaller", [[0, 1, 111, 9, None, None]])]
+    out = [*CALLER_UP, _loses(2.5), _replaces(MOVE, 1)]
+    taken = [*CALLEE_UP, _gets(_path(MOVE, 1)), _answers_path(MOVE, 1)]
+    told = "unexpected_message"
+    return [
+        ("path_by_callee", "CALL-41", "caller", CALLER_UP, _path(MOVE, 1), told),
+        ("path_reply_by_caller", "CALL-41", "callee", CALLEE_UP, _path_reply(MOVE, 1), told),
+        ("path_ready_by_callee", "CALL-41", "caller", out, _path_ready(MOVE, 1), told),
+        ("path_request_by_caller", "CALL-41", "callee", CALLEE_UP, _path_request(1, 1), told),
+        ("path_before_media", "CALL-12", "callee", CALLEE_UP[:-1], _path(MOVE, 1), told),
+        (
+            "path_with_another_description",
+            "CALL-43",
+            "callee",
+            CALLEE_UP,
+            [16, CALL.call_id, 1, *swapped, _path(MOVE, 1)[-1]],
+            "bad_mac",
+        ),
+        (
+            "path_of_epoch_after_next",
+            "CALL-41",
+            "callee",
+            CALLEE_UP,
+            _path(LATER_MOVE, 1),
+            "bad_mac",
+        ),
+        (
+            "path_of_used_description",
+            "CALL-42",
+            "callee",
+            CALLEE_UP,
+            CALL.message("Path", "caller", 1, *stale),
+            "bad_media_description",
+        ),
+        (
+            "path_of_other_streams",
+            "CALL-42",
+            "callee",
+            CALLEE_UP,
+            CALL.message("Path", "caller", 1, *fewer),
+            "bad_media_description",
+        ),
+        (
+            "path_of_low_order",
+            "PQXDH-02",
+            "callee",
+            CALLEE_UP,
+            CALL.message("Path", "caller", 1, *bad_share),
+            "bad_point",
+        ),
+        ("path_after_another", "CALL-41", "callee", taken, _path(other, 2), told),
+        ("path_after_rekey", "CALLKEY-13", "callee", AGREED, _path(MOVE, 2), told),
+        ("rekey_after_path", "CALLKEY-13", "callee", taken, _rekey(FIRST, 2), told),
+        ("path_replayed", "CALL-12", "callee", taken, _path(MOVE, 1), "replayed"),
+        (
+            "path_reply_with_mac_of_old_epoch",
+            "CALLKEY-12",
+            "caller",
+            out,
+            CALL.message("PathReply", "callee", 1, *reply),
+            "bad_mac",
+        ),
+        ("path_reply_to_another", "CALLKEY-10", "caller", out, _path_reply(other, 1), "bad_mac"),
+        ("rekey_reply_to_path", "CALLKEY-10", "caller", out, _reply(FIRST, 1), told),
+        ("path_reply_to_rekey", "CALLKEY-10", "caller", PROPOSED, _path_reply(MOVE, 1), told),
+        (
+            "path_ready_with_mac_of_old_epoch",
+            "CALLKEY-12",
+            "callee",
+            taken,
+            CALL.message("PathReady", "caller", 2, *MOVE.ready),
+            "bad_mac",
+        ),
     ]
 
 

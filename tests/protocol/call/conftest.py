@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from e2ecall.protocol.call import Call
-from e2ecall.protocol.call_events import RekeyProposed
+from e2ecall.protocol.call_events import PathAgreed, PathDue, PathProposed, RekeyProposed
 from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets, RekeySecrets
 from e2ecall.protocol.call_table import CallState, Received, Role
 from e2ecall.protocol.callkeys import EpochKeys, Party
@@ -25,6 +25,10 @@ from e2ecall.protocol.messages import (
     LeaveReason,
     MediaDescription,
     MediaState,
+    Path,
+    PathReady,
+    PathReply,
+    PathRequest,
     Rekey,
     RekeyReply,
     RekeyRequest,
@@ -42,17 +46,19 @@ UNSIGNED = bytes(64)
 CALLER = Party("alice@relay.example", 1, b"A" * 32, b"a" * 64)
 CALLEE = Party("bob@relay.example", 2, b"B" * 32, b"b" * 64)
 RELAYED = Candidate(CandidateType.RELAY, "198.18.7.9", 4000)
+TURN = TurnCredential("user of a path", "password")
 
 
 def media(letter: str = "x") -> MediaDescription:
-    """Describe a microphone and a camera."""
+    """Describe a microphone and a camera, with SSRCs from 1 on, or of its own for a path."""
+    first = 1 if letter in "abcdefx" else 10 * ord(letter)
     return MediaDescription(
         letter.encode() * 32,
         letter * 4,
         letter * 22,
         (
-            StreamDescription(Stream.MICROPHONE, Codec.OPUS, 111, 1, None, None),
-            StreamDescription(Stream.CAMERA, Codec.VP8, 96, 2, 97, 3),
+            StreamDescription(Stream.MICROPHONE, Codec.OPUS, 111, first, None, None),
+            StreamDescription(Stream.CAMERA, Codec.VP8, 96, first + 1, 97, first + 2),
         ),
     )
 
@@ -149,8 +155,13 @@ class Pair:
             Received.REKEY: lambda: RekeySecrets.generate().rekey(call_id, counter, 1),
             Received.REKEY_REPLY: lambda: self.reply(counter),
             Received.REKEY_REQUEST: lambda: RekeyRequest(call_id, counter, 1, UNSIGNED),
+            Received.PATH: lambda: RekeySecrets.generate().path(call_id, counter, 1, media("p")),
+            Received.PATH_REPLY: lambda: self.path_reply(counter),
+            Received.PATH_READY: lambda: self.ready(counter),
+            Received.PATH_REQUEST: lambda: PathRequest(call_id, counter, 1, UNSIGNED),
         }[kind]()
-        if kind is Received.REKEY_REPLY and self.next_keys is not None:
+        of_next = (Received.REKEY_REPLY, Received.PATH_REPLY, Received.PATH_READY)
+        if kind in of_next and self.next_keys is not None:
             return replace(message, mac=self.next_keys.mac(sender, message))
         if kind in (Received.OFFER, Received.RINGING) or message.mac is None or self.keys is None:
             return message
@@ -166,6 +177,68 @@ class Pair:
             self.made_reply = secrets.reply(self.rekey, counter)
             self.next_keys = secrets.following(self.keys, self.rekey, self.made_reply)
         return replace(self.made_reply, counter=counter)
+
+    def path_reply(self, counter: int) -> PathReply:
+        """Answer the caller's Path without advancing the callee; a connected caller sends one."""
+        path = RekeySecrets.generate().path(self.offer.call_id, 0, 1, media("p"))
+        connected = self.caller.state is CallState.CONNECTED
+        if connected and self.next_keys is None:
+            path = self.replace()
+        if not connected or self.next_keys is None:
+            secrets = CalleeSecrets.generate(path)
+            self.made_reply = secrets.path_reply(path, counter, media("q"), TURN, (RELAYED,))
+            if connected:
+                self.next_keys = secrets.following(self.keys, path, self.made_reply)
+        return replace(self.made_reply, counter=counter)
+
+    def ready(self, counter: int) -> PathReady:
+        """Make a PathReady; a connected pair is brought to where the callee waits for it."""
+        if self.caller.state is self.callee.state is CallState.CONNECTED and not self.next_keys:
+            self.replace()
+            self.answer_by_path()
+            self.next_keys = self.callee._channel.newest
+        return PathReady(self.offer.call_id, counter, 1, (RELAYED,), UNSIGNED)
+
+    def lose(self, role: Role = Role.CALLER, now: float = NOW) -> None:
+        """Let the media of one end hear nothing for a while."""
+        (self.caller if role is Role.CALLER else self.callee).path_lost(now - 2.5, now)
+
+    def replace(self, now: float = NOW, letter: str = "p") -> Path:
+        """Have the caller begin another path."""
+        self.lose(now=now)
+        self.caller.on_time(now)
+        assert PathDue() in self.caller.events()
+        self.caller.replace_path(RekeySecrets.generate(), media(letter), now)
+        *_, self.path = self.caller.messages_to_send()
+        return self.path
+
+    def answer_by_path(self, now: float = NOW, letter: str = "q") -> PathReply:
+        """Have the callee answer the Path."""
+        self.callee.receive(self.path, now)
+        (proposed,) = (e for e in self.callee.events() if isinstance(e, PathProposed))
+        secrets = CalleeSecrets.generate(proposed.path)
+        self.callee.answer_path(secrets, media(letter), TURN, [RELAYED], now)
+        *_, self.made_path_reply = self.callee.messages_to_send()
+        return self.made_path_reply
+
+    def get_ready(self, now: float = NOW) -> PathReady:
+        """Have the caller take the reply, and say where it is."""
+        self.caller.receive(self.made_path_reply, now)
+        (agreed,) = (e for e in self.caller.events() if isinstance(e, PathAgreed))
+        self.caller.ready_path(agreed.epoch, [RELAYED], now)
+        *_, self.path_ready = self.caller.messages_to_send()
+        return self.path_ready
+
+    def move(self, now: float = NOW, letters: str = "pq") -> int:
+        """Take all steps to another path and hear it at both ends; return its epoch."""
+        self.replace(now, letters[0])
+        self.answer_by_path(now, letters[1])
+        self.get_ready(now)
+        self.callee.receive(self.path_ready, now)
+        for call in (self.caller, self.callee):
+            call.path_alive(self.path.epoch, now)
+        self.keys = self.caller._channel.sending
+        return self.path.epoch
 
     def propose(self, now: float = NOW) -> Rekey:
         """Have the caller begin a new epoch."""
@@ -250,6 +323,12 @@ def snapshot(call: Call) -> tuple:
         call._rekey_reply,
         call._due,
         call._retire_at,
+        call._move,
+        call._wanted,
+        call._begun,
+        call._path_due,
+        call._lost_deadline,
+        call._described,
         channel._counter,
         channel._sending,
         channel._live,

@@ -20,6 +20,9 @@ WHERE = {
     Received.REKEY: (Role.CALLEE, CallState.CONNECTED),
     Received.REKEY_REPLY: (Role.CALLER, CallState.CONNECTED),
     Received.REKEY_REQUEST: (Role.CALLER, CallState.CONNECTED),
+    Received.PATH: (Role.CALLEE, CallState.CONNECTED),
+    Received.PATH_REPLY: (Role.CALLER, CallState.CONNECTED),
+    Received.PATH_REQUEST: (Role.CALLER, CallState.CONNECTED),
 }
 
 
