@@ -86,6 +86,7 @@ THOROUGH = (
     "conformance/",
     "faults/",
     "integration/test_healing.py",
+    "integration/test_paths.py",
     "integration/test_rekeying.py",
     "media/test_loss.py",
     "network/",

@@ -20,6 +20,8 @@ from e2ecall.client import (
     FramesRefused,
     MediaState,
     Quality,
+    Reconnected,
+    Reconnecting,
     Ringing,
     Sas,
     Text,
@@ -49,11 +51,21 @@ _HINTS: Final = {
     EndReason.NOT_AUTHENTIC: "somebody on the way may be interfering: tell nothing secret until "
     "a later call shows the same code at both ends",
     EndReason.TIMEOUT: "the network must let UDP through to the relay",
+    EndReason.CONNECTION_LOST: "the network was gone for too long; call again when it is back",
     EndReason.SUPERSEDED: "take their call with `e2ecall listen`, or call again",
 }
 
 _QUIET: Final = {EndReason.HANGUP}
 """The ends of a call that went well."""
+
+
+_PLAIN: Final[dict[type[CallEvent], tuple[str, str]]] = {
+    Ringing: ("It rings.", "ringing"),
+    Reconnecting: ("The connection is lost; another way is tried.", "reconnecting"),
+    Reconnected: ("The connection is back.", "reconnected"),
+    FirstVideo: ("Their picture is here.", "video"),
+}
+"""What is told of events that say nothing more."""
 
 
 class CallFailedError(E2ECallError):
@@ -168,8 +180,8 @@ def describe_state(state: MediaState) -> str:
 
 def _tell(event: CallEvent, call: Call, output: Output) -> None:
     match event:
-        case Ringing():
-            output.tell("It rings.", "ringing")
+        case Ringing() | Reconnecting() | Reconnected() | FirstVideo():
+            output.tell(*_PLAIN[type(event)])
         case Sas():
             output.tell(
                 f"Code of this call:  {event}  ({event.digits})",
@@ -180,8 +192,6 @@ def _tell(event: CallEvent, call: Call, output: Output) -> None:
             )
         case Connected():
             output.tell(f"Connected with {call.peer}.", "connected")
-        case FirstVideo():
-            output.tell("Their picture is here.", "video")
         case MediaState():
             output.tell(describe_state(event), "media_state", **asdict(event))
         case Text(text):

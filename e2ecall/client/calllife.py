@@ -6,27 +6,32 @@ What the tasks do for the protocol is `e2ecall.client.callsteps`.
 import contextlib
 import logging
 from dataclasses import asdict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from e2ecall.client import events as public
 from e2ecall.client.callsteps import GOODBYE_TIMEOUT, CallSteps
 from e2ecall.client.history import PastCall
-from e2ecall.errors import E2ECallError, MediaError
+from e2ecall.errors import ConnectionFailedError, E2ECallError, MediaError
 from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_events import EndReason
 from e2ecall.protocol.call_table import CallState, Role
 from e2ecall.protocol.messages import Stream
 
+if TYPE_CHECKING:
+    from e2ecall.media.events import PathAlive, PathFailed, PathLost
+
 _TICK: Final = 0.25
 """Seconds between looks at the clock: a deadline may pass while the machine sleeps."""
+
+_CHECK_INTERVAL: Final = 3.0
+"""Seconds between looks at the lines to the relay while the path is lost."""
 
 _END_REASONS: Final = {
     "wrong_fingerprint": EndReason.NOT_AUTHENTIC,
     "undecryptable": EndReason.NOT_AUTHENTIC,
     "silent": EndReason.CONNECTION_LOST,
-    "transport_lost": EndReason.CONNECTION_LOST,
 }
 """How a failure of the media transport is told; anything else is MEDIA_FAILED."""
 
@@ -60,7 +65,12 @@ class CallLife(CallSteps):
             with self._life:
                 async with anyio.create_task_group() as tasks:
                     self._pump()
-                    for task in (self._keep_time, self._follow_media, self._follow_link):
+                    for task in (
+                        self._keep_time,
+                        self._follow_media,
+                        self._follow_link,
+                        self._keep_reachable,
+                    ):
                         tasks.start_soon(task)
                     tasks.start_soon(self._carry_media)
                     with self._goodbye:
@@ -117,8 +127,16 @@ class CallLife(CallSteps):
                 await self._changed.wait()
                 continue
             message = self._outgoing.popleft()
+            link = self._link
             try:
-                await self._link.send(message, self._machine.peer_box)
+                await link.send(message, self._machine.peer_box)
+            except ConnectionFailedError:
+                if self.state is CallState.CONNECTED and link is self._link and not link.lost:
+                    # CALL-46: it does not end for want of signalling. A copy does no harm.
+                    self._outgoing.appendleft(message)
+                    continue
+                self.fail(EndReason.CONNECTION_LOST)
+                return
             except E2ECallError as error:
                 _log.warning("a call message could not be sent: %s", type(error).__name__)
                 self.fail(EndReason.CONNECTION_LOST)
@@ -149,6 +167,9 @@ class CallLife(CallSteps):
             FrameRefused,
             KeyWorn,
             MediaFailed,
+            PathAlive,
+            PathFailed,
+            PathLost,
             PeerClosed,
             Quality,
         )
@@ -170,6 +191,8 @@ class CallLife(CallSteps):
                         self._pump()
                     case Quality():
                         self._tell_quality(public.Quality(**asdict(event)))
+                    case PathLost() | PathAlive() | PathFailed():
+                        self._follow_path(event)
                     case MediaFailed(reason=reason):
                         _log.warning("media failed: %s", reason)
                         self.fail(_END_REASONS.get(reason, EndReason.MEDIA_FAILED))
@@ -185,9 +208,44 @@ class CallLife(CallSteps):
         self._tell(quality)
         self._notify()
 
+    def _follow_path(self, event: "PathLost | PathAlive | PathFailed") -> None:
+        """Have a lost path replaced, and tell the program so while it lasts."""
+        from e2ecall.media.events import FailureReason, PathAlive, PathFailed, PathLost
+
+        now = self._clock()
+        match event:
+            case PathLost(silent=silent):
+                self._lost_at = anyio.current_time()
+                self._machine.path_lost(now - silent, now)
+                if self.state is CallState.CONNECTED:
+                    self._tell(public.Reconnecting())
+            case PathAlive(epoch=epoch):
+                self._machine.path_alive(epoch, now)
+                if self._lost_at is not None and self.state is CallState.CONNECTED:
+                    self._tell(public.Reconnected())
+                self._lost_at = None
+            case PathFailed(reason=FailureReason.WRONG_FINGERPRINT):
+                self.fail(EndReason.NOT_AUTHENTIC)  # R8: somebody is in between
+            case PathFailed(epoch=epoch, reason=reason):
+                _log.warning("another path did not come about: %s", reason)
+                self._machine.path_failed(epoch, now)
+        self._pump()
+
+    async def _keep_reachable(self) -> None:
+        """While the path is lost, find out soon whether the relay can be reached, and how."""
+        while self._ended is None:
+            if self._lost_at is None:
+                await self._changed.wait()
+                continue
+            if self._link is not None:
+                self._link.check()
+            self.check_home()
+            with anyio.move_on_after(_CHECK_INTERVAL):
+                await self.wait_ended()
+
     def _epoch_entered(self, epoch: int) -> None:
         """Callee: media sends in a new epoch, because the caller does."""
-        if self.state is CallState.CONNECTED:
+        if self.state is CallState.CONNECTED and epoch > self._machine.epoch:
             self._machine.enter_epoch(epoch, self._clock())
         self._pump()
 

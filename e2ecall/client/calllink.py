@@ -58,8 +58,9 @@ STORE_PATIENCE: Final = 40.0
 """Seconds for a relay that refuses a message of a call at the moment; a Rekey may be late by 60."""
 RETRY_PAUSE: Final = 2.0
 
-GIVE_UP_AFTER: Final = 10.0
-"""Seconds without the relay after which the call's signalling counts as lost."""
+GIVE_UP_AFTER: Final = 30.0
+"""Seconds without the relay after which the call's signalling counts as lost: not before its media
+does (CALL-46)."""
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,15 @@ class AnonymousLine:
     def close(self) -> None:
         """Give the connection up."""
         self._scope.cancel()
+
+    def check(self) -> None:
+        """Have the line look whether it still works; see `Line.check`."""
+        self._line.check()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the line is closed for good."""
+        return self._line.closed.is_set()
 
     async def fetch_bundle(self, address: Address, token: bytes | None) -> PreKeyBundle:
         """Ask for the prekeys of somebody's device.
@@ -165,6 +175,15 @@ class CallLink(AnonymousLine):
         if hello is None or not hello.turn:
             raise MediaError("this relay offers no media service")
         return urls_for(hello.turn, credential.username)[0]
+
+    async def wait_turn_uri(self, credential: TurnCredential) -> str:
+        """Return `turn_uri` once the relay has said hello; raises as that does.
+
+        Raises:
+            ConnectionFailedError: the relay is lost.
+        """
+        await self._line.wait_up()
+        return self.turn_uri(credential)
 
     async def wait_lost(self) -> None:
         """Wait until the relay counts as lost."""

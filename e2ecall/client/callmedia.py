@@ -7,7 +7,8 @@ failure means for the call.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from e2ecall.protocol.call_events import NewEpoch, StartMedia
+from e2ecall.errors import MediaError
+from e2ecall.protocol.call_events import NewEpoch, ReplacePath, StartMedia
 from e2ecall.protocol.call_rekey import OLD_KEYS_LIFETIME
 from e2ecall.protocol.call_table import Role
 from e2ecall.protocol.callkeys import FrameKey, MediaKeys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream
 
     from e2ecall.media.engine import MediaEngine, MediaIdentity, MediaPeer
+    from e2ecall.media.epochs import EpochChange
     from e2ecall.media.events import MediaEvent, MediaStats
     from e2ecall.media.sinks import Sink
     from e2ecall.media.sources import AudioSource, Source, VideoSource
@@ -36,8 +38,12 @@ class MediaChoice:
     output: "Sink | None" = None
 
 
+_MAX_DRAWN = 4
+"""Identities of paths that were begun and are not used yet; older ones were given up."""
+
+
 class CallMedia:
-    """One transport, its sources and its sink. Used for one call."""
+    """The media of one end, its sources and its sink. Used for one call."""
 
     def __init__(self, peer: "MediaPeer", identity: "MediaIdentity") -> None:
         self._peer = peer
@@ -45,6 +51,7 @@ class CallMedia:
         self._sources: dict[Stream, Source] = {}
         self._sink: Sink | None = None
         self._prepared = False
+        self._drawn: dict[bytes, MediaIdentity] = {}
 
     @classmethod
     async def create(cls, engine: "MediaEngine") -> Self:
@@ -110,11 +117,37 @@ class CallMedia:
 
     def change_epoch(self, event: NewEpoch) -> None:
         """Go on under the keys of a new epoch; raises MediaError."""
-        from e2ecall.media.epochs import EpochChange
+        self._peer.change_epoch(_epoch_change(event.keys, send=event.send))
 
-        senders, receiving = _frame_keys(event.keys)
-        self._peer.change_epoch(
-            EpochChange(event.keys.keys.epoch, senders, receiving, event.send, OLD_KEYS_LIFETIME)
+    def enter_epoch(self, epoch: int) -> None:
+        """Send in a new epoch as well; raises MediaError."""
+        self._peer.enter_epoch(epoch)
+
+    def draw(self) -> MediaDescription:
+        """Draw the identity of another path, and return how it is described."""
+        from e2ecall.media.engine import MediaIdentity
+
+        identity = MediaIdentity.generate(STREAMS)
+        self._drawn[identity.description.fingerprint] = identity
+        while len(self._drawn) > _MAX_DRAWN:
+            del self._drawn[next(iter(self._drawn))]
+        return identity.description
+
+    async def gather_path(
+        self, local: MediaDescription, epoch: int, uri: str, credential: TurnCredential
+    ) -> tuple[Candidate, ...]:
+        """Allocate for a path that was drawn; raises MediaError."""
+        identity = self._drawn.pop(local.fingerprint, None)
+        if identity is None:
+            raise MediaError("this path was given up")
+        return await self._peer.gather_path(
+            identity, epoch, uri, credential.username, credential.password
+        )
+
+    async def replace_path(self, event: ReplacePath) -> None:
+        """Connect the path that was gathered, under its own keys; raises MediaError."""
+        await self._peer.replace_path(
+            event.remote, event.remote_candidates, _epoch_change(event.keys, send=True)
         )
 
     async def hold_back(self, stream: Stream, held: bool) -> None:
@@ -148,6 +181,13 @@ class CallMedia:
 def keeps(output: "Sink | None") -> bool:
     """Return whether a sink keeps what it gets, so that the peer has to know (CALL-32)."""
     return bool(getattr(output, "keeps", False))
+
+
+def _epoch_change(keys: MediaKeys, *, send: bool) -> "EpochChange":
+    from e2ecall.media.epochs import EpochChange
+
+    senders, receiving = _frame_keys(keys)
+    return EpochChange(keys.keys.epoch, senders, receiving, send, OLD_KEYS_LIFETIME)
 
 
 def _frame_keys(keys: MediaKeys) -> tuple[dict[Stream, SFrameSender], tuple[FrameKey, ...]]:

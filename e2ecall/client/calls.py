@@ -308,6 +308,8 @@ class Calls:
             E2ECallError: something that a call needs could not be had.
         """
         peer, counted = opened.peer, False
+        call.fetch_ticket = lambda: home.line.request(MediaTicket(), Ticket)
+        call.check_home = home.line.check
         secrets = CalleeSecrets.generate(offer)
         self._guard(peer).start(offer.call_id, self._services.clock())  # before it costs anything
         call.attach(await self._services.open_link(peer, at=self._services.endpoint))

@@ -24,13 +24,18 @@ from e2ecall.protocol.call_events import (
     Alert,
     Ended,
     EndReason,
+    EpochConfirmed,
     NewEpoch,
+    PathAgreed,
+    PathDue,
+    PathProposed,
     PeerMediaState,
     PeerRinging,
     PeerText,
     RekeyDue,
     RekeyProposed,
     RemoteCandidates,
+    ReplacePath,
     SasReady,
     StartMedia,
     VideoAsked,
@@ -40,7 +45,15 @@ from e2ecall.protocol.call_exchange import CalleeSecrets, RekeySecrets
 from e2ecall.protocol.call_table import CallState, Role
 from e2ecall.protocol.callkeys import Party
 from e2ecall.protocol.controls import Controls
-from e2ecall.protocol.messages import CallMessage, Candidate, LeaveReason, Offer, Stream
+from e2ecall.protocol.messages import (
+    CallMessage,
+    Candidate,
+    LeaveReason,
+    MediaDescription,
+    Offer,
+    Path,
+    Stream,
+)
 from relay.wire.messages import Ticket, TurnCredential
 
 MAX_EVENTS: Final = 256
@@ -48,6 +61,9 @@ MAX_EVENTS: Final = 256
 
 GOODBYE_TIMEOUT: Final = 3.0
 """Seconds for the last messages of a call to leave."""
+
+PATH_PAUSE: Final = 1.0
+"""Seconds after which a callee that could not answer a Path tries again."""
 
 _NO_MEDIA: Final = MediaChoice()
 
@@ -91,6 +107,12 @@ class CallSteps:
         self._clock = clock
         self._events: deque[public.CallEvent] = deque(maxlen=MAX_EVENTS)
         self._changed = anyio.Event()
+        self._proposed: Path | None = None
+        self._lost_at: float | None = None
+        self.fetch_ticket: Callable[[], Awaitable[Ticket]] | None = None
+        """Callee: how to get the ticket for another path."""
+        self.check_home: Callable[[], None] = lambda: None
+        """Have the line to the own relay look whether it still works."""
         self._outgoing: deque[CallMessage] = deque()
         self._candidates: tuple[Candidate, ...] = ()
         self._remote_candidates: tuple[Candidate, ...] = ()
@@ -285,10 +307,9 @@ class CallSteps:
                 self._say_controls()
                 self._remote_candidates = event.remote_candidates
                 self._spawn(self._start_media, event)
-            case RemoteCandidates(candidates):
-                # Both allocate before they answer, so the first ones decide; see `_start_media`.
-                self._remote_candidates += candidates
-            case RekeyDue() | RekeyProposed() | NewEpoch():
+            case RemoteCandidates() | PathDue() | PathProposed() | PathAgreed() | ReplacePath():
+                self._change_path(event)
+            case RekeyDue() | RekeyProposed() | NewEpoch() | EpochConfirmed():
                 self._rekey(event)
             case PeerMediaState() | PeerText() | VideoAsked():
                 self._tell(_told_by_peer(event))
@@ -315,18 +336,85 @@ class CallSteps:
             quiet = wanted.held or unwanted
             await self.media.silence(stream, quiet)
 
-    def _rekey(self, event: RekeyDue | RekeyProposed | NewEpoch) -> None:
+    def _rekey(self, event: RekeyDue | RekeyProposed | NewEpoch | EpochConfirmed) -> None:
         match event:
             case RekeyDue():
                 self._machine.rekey(RekeySecrets.generate(), self._clock())
             case RekeyProposed(rekey):
                 self._machine.answer_rekey(CalleeSecrets.generate(rekey), self._clock())
-            case NewEpoch():
+            case NewEpoch() | EpochConfirmed():
                 try:  # CALLKEY-15: media has the keys before the reply, or a frame, can leave
-                    self.media.change_epoch(event)
+                    if isinstance(event, NewEpoch):
+                        self.media.change_epoch(event)
+                    else:
+                        self.media.enter_epoch(event.epoch)
                 except MediaError as error:
                     _log.warning("new frame keys cannot be used: %s", error)
                     self.fail(EndReason.MEDIA_FAILED)
+
+    def _change_path(
+        self, event: RemoteCandidates | PathDue | PathProposed | PathAgreed | ReplacePath
+    ) -> None:
+        match event:
+            case RemoteCandidates(candidates):
+                # Both allocate before they answer, so the first ones decide; see `_start_media`.
+                self._remote_candidates += candidates
+            case PathDue():
+                self._machine.replace_path(
+                    RekeySecrets.generate(), self.media.draw(), self._clock()
+                )
+            case PathProposed(path):
+                self._proposed = path
+                self._spawn(self._answer_path, path)
+            case PathAgreed():
+                self._spawn(self._ready_path, event)
+            case ReplacePath():
+                self._spawn(self._replace_path, event)
+
+    async def _answer_path(self, path: Path) -> None:
+        """Callee: allocate and answer, for as long as this Path is the one to be answered."""
+        assert self.fetch_ticket is not None  # set before it rang
+        while self._proposed is path:
+            try:
+                ticket = await self.fetch_ticket()
+                local = self.media.draw()
+                candidates = await self._gather_path(local, path.epoch, ticket.a)
+            except E2ECallError as error:
+                _log.warning("another path cannot be allocated: %s", error)
+                await anyio.sleep(PATH_PAUSE)
+                continue
+            if self._proposed is path:
+                self._proposed = None
+                secrets = CalleeSecrets.generate(path)
+                self._machine.answer_path(secrets, local, ticket.b, candidates, self._clock())
+                self._pump()
+
+    async def _ready_path(self, agreed: PathAgreed) -> None:
+        """Caller: allocate, and say where this end can be reached."""
+        try:
+            candidates = await self._gather_path(agreed.local, agreed.epoch, agreed.turn)
+        except E2ECallError as error:
+            _log.warning("another path cannot be allocated: %s", error)
+            self._machine.path_failed(agreed.epoch, self._clock())
+        else:
+            if self._machine.state is CallState.CONNECTED:
+                self._machine.ready_path(agreed.epoch, candidates, self._clock())
+        self._pump()
+
+    async def _gather_path(
+        self, local: MediaDescription, epoch: int, credential: TurnCredential
+    ) -> tuple[Candidate, ...]:
+        assert self._link is not None
+        uri = await self._link.wait_turn_uri(credential)
+        return await self.media.gather_path(local, epoch, uri, credential)
+
+    async def _replace_path(self, event: ReplacePath) -> None:
+        try:
+            await self.media.replace_path(event)
+        except E2ECallError as error:
+            _log.warning("another path cannot be used: %s", error)
+            self._machine.path_failed(event.keys.keys.epoch, self._clock())
+            self._pump()
 
     def _spawn(self, function: Job, *args: object) -> None:
         if self._tasks is not None:

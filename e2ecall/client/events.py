@@ -31,6 +31,16 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconnecting:
+    """Nothing of the peer comes through any more; another way to it is being made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """The peer is heard again, in the same call."""
+
+
+@dataclass(frozen=True, slots=True)
 class FirstVideo:
     """The first picture of the peer was decoded."""
 
@@ -107,6 +117,8 @@ CallEvent: TypeAlias = (
     Ringing
     | Sas
     | Connected
+    | Reconnecting
+    | Reconnected
     | FirstVideo
     | MediaState
     | Text

@@ -190,6 +190,18 @@ class RelayConnection:
             raise ConnectionFailedError("the relay's reply does not fit the request")
         return pending.reply
 
+    async def prove(self, within: float) -> None:
+        """Return when the relay was heard after this was asked; something else is using `run`.
+
+        Raises:
+            ConnectionFailedError: not within so many seconds, or the connection is gone.
+        """
+        try:
+            with anyio.fail_after(within):
+                await self._socket.ping()
+        except TimeoutError as error:
+            raise ConnectionFailedError("the relay does not answer any more") from error
+
     async def aclose(self) -> None:
         """Close the connection and fail what waits."""
         if self.closed.is_set():

@@ -6,6 +6,7 @@ the handler's business.
 """
 
 import contextlib
+import math
 import random
 import ssl
 from collections.abc import Awaitable, Callable
@@ -30,6 +31,9 @@ PATIENCE: Final = 25.0
 
 PROVEN_AFTER: Final = 10.0
 """Seconds that an idle connection has to last to count as one that works."""
+
+CHECK_TIMEOUT: Final = 3.0
+"""Seconds that a connection may take to show that it works, or to come about, while it matters."""
 
 _QUEUE: Final = 16
 """Envelopes read ahead of the handler; more wait at the relay."""
@@ -73,6 +77,9 @@ class Line:
         self._asked = anyio.Event()
         self._up_at = 0.0
         self._works = False
+        self._checked = anyio.Event()
+        self._urgent = False
+        self._attempt: anyio.CancelScope | None = None
         self._connection: RelayConnection | None = None
         self._changed = anyio.Event()
         self._started = False
@@ -104,7 +111,12 @@ class Line:
                 self._check_patience()
                 await self._wait_wanted()
                 spread = delay * random.uniform(0.5, 1)  # noqa: S311 - spreads load
-                await anyio.sleep(pause or spread)
+                if pause:
+                    await anyio.sleep(pause)  # WIRE-44: whatever else is urgent
+                else:
+                    with anyio.move_on_after(spread):
+                        await self._checked.wait()
+                        delay = FIRST_DELAY
                 delay = min(2 * delay, LONGEST_DELAY)
         except E2ECallError as error:
             self.failure = error
@@ -115,6 +127,30 @@ class Line:
             self.failure = self.failure or ConnectionFailedError("the connection was closed")
             self.closed.set()
             self._changed.set()
+
+    def check(self) -> None:
+        """Find out soon whether the relay can be reached, because it matters now (WIRE-46).
+
+        A connection that does not answer within `CHECK_TIMEOUT` is ended; one that is being made
+        is given no longer than that; and the wait before the next attempt is over.
+        """
+        self._urgent = True
+        if self._attempt is not None:
+            soon = anyio.current_time() + CHECK_TIMEOUT
+            self._attempt.deadline = min(self._attempt.deadline, soon)
+        self._checked.set()
+        self._checked = anyio.Event()
+
+    async def wait_up(self) -> None:
+        """Wait until the relay has said hello.
+
+        Raises:
+            ConnectionFailedError: the line is closed for good, or `PATIENCE` is at its end.
+        """
+        with anyio.move_on_after(PATIENCE):
+            await self._wait_up()
+            return
+        raise ConnectionFailedError("the relay did not answer in time")
 
     @property
     def hello(self) -> Hello | None:
@@ -180,7 +216,7 @@ class Line:
             ConnectionFailedError: it never came up.
             RelayError: refused for good.
         """
-        connection = await RelayConnection.connect(self.endpoint, self._tls)
+        connection = await self._connect()
         send, receive = anyio.create_memory_object_stream[Deliver](_QUEUE)
         refusal: E2ECallError | None = None
 
@@ -193,6 +229,7 @@ class Line:
         with send, receive:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(read)
+                tasks.start_soon(self._prove_when_checked, connection)
                 try:
                     await self._prepare(connection)
                     self._up(connection, task_status)
@@ -215,6 +252,24 @@ class Line:
             return random.uniform(0, connection.failure.delay)  # noqa: S311 - spreads load
         return 0.0
 
+    async def _connect(self) -> RelayConnection:
+        with anyio.move_on_after(CHECK_TIMEOUT if self._urgent else math.inf) as attempt:
+            self._attempt = attempt
+            try:
+                return await RelayConnection.connect(self.endpoint, self._tls)
+            finally:
+                self._attempt = None
+        raise ConnectionFailedError("the relay did not answer in time")
+
+    async def _prove_when_checked(self, connection: RelayConnection) -> None:
+        while True:
+            await self._checked.wait()
+            try:
+                await connection.prove(CHECK_TIMEOUT)
+            except ConnectionFailedError:
+                await connection.aclose()
+                return
+
     async def _handle_all(
         self, connection: RelayConnection, deliveries: MemoryObjectReceiveStream[Deliver]
     ) -> None:
@@ -227,6 +282,7 @@ class Line:
 
     def _up(self, connection: RelayConnection, task_status: TaskStatus[Hello]) -> None:
         self._connection = connection
+        self._urgent = False
         self._up_at = anyio.current_time()
         self._changed.set()
         self._changed = anyio.Event()

@@ -46,6 +46,7 @@ class WebSocket:
         self._messages: deque[bytes] = deque()
         self._send_lock = anyio.Lock()
         self._broken = False
+        self._heard = anyio.Event()
 
     @classmethod
     async def connect(cls, endpoint: RelayEndpoint, tls: ssl.SSLContext | None) -> Self:
@@ -119,6 +120,19 @@ class WebSocket:
         self._protocol.send_binary(message)
         await self._flush()
 
+    async def ping(self) -> None:
+        """Ask the other end for a sign of life and wait for one; another task receives.
+
+        Raises:
+            ConnectionFailedError: the connection is gone.
+        """
+        if self._broken or self._protocol.state is not State.OPEN:
+            raise ConnectionFailedError("the connection to the relay is closed")
+        self._protocol.send_ping(b"")
+        heard = self._heard
+        await self._flush()
+        await heard.wait()
+
     async def receive(self) -> bytes:
         """Return the next message; keeps the connection alive meanwhile.
 
@@ -161,6 +175,8 @@ class WebSocket:
             raise ConnectionFailedError("the connection to the relay broke") from error
         else:
             self._protocol.receive_data(data)
+            self._heard.set()
+            self._heard = anyio.Event()
         self._collect()
         # What arrived counts, also when the other end takes no answer any more: it may say why.
         # That nothing can be sent shows at the next read or send.

@@ -15,7 +15,7 @@ from e2ecall.errors import MediaError
 from e2ecall.media import hooks
 from e2ecall.media.identity import MediaIdentity
 from e2ecall.media.peer import MediaPeer
-from e2ecall.media.session import Settings
+from e2ecall.media.settings import Settings
 from e2ecall.media.thread import MediaThread
 
 __all__ = ["MediaEngine", "MediaIdentity", "MediaPeer", "Settings"]

@@ -43,18 +43,32 @@ class Epochs:
         self._outgoing = outgoing
         self._report = report
         self._waiting: EpochChange | None = None
+        self._using = 0  # the epoch in which this end sends frames
         self._retiring: asyncio.TimerHandle | None = None
 
     def change(self, change: EpochChange) -> None:
         """Accept frames of a new epoch; what came before the present one is refused from now on."""
         self._stop_timer()
-        self._receiver.retire_before(change.epoch - 1)
-        for key in change.receiving:
-            self._receiver.add_key(key.kid, key.base_key)
+        # CALLKEY-20: the keys that are used on a path live until another one took its place.
+        self._receiver.retire_before(min(change.epoch - 1, self._using))
+        self.prepare(change)
         if change.send:
             self._enter(change)
         else:
             self._waiting = change
+
+    def prepare(self, change: EpochChange) -> None:
+        """Accept frames of a new epoch, on whichever path they are allowed to come."""
+        for key in change.receiving:
+            self._receiver.add_key(key.kid, key.base_key)
+
+    def move(self, change: EpochChange) -> None:
+        """Send in the epoch of a path that took the place of another, or stay in a later one."""
+        if change.epoch > self._using:
+            self._stop_timer()
+            if self._waiting is not None and self._waiting.epoch < change.epoch:
+                self._waiting = None
+            self._enter(change, waiting=self._waiting)
 
     def authenticated(self, epoch: int) -> None:
         """Take the epoch of a frame that was authenticated: the first of a new one is the sign."""
@@ -68,8 +82,9 @@ class Epochs:
         self._stop_timer()
         self._waiting = None
 
-    def _enter(self, change: EpochChange) -> None:
-        self._waiting = None
+    def _enter(self, change: EpochChange, waiting: EpochChange | None = None) -> None:
+        self._waiting = waiting
+        self._using = change.epoch
         for stream, track in self._outgoing.items():
             track.change_key(change.senders[stream])
         loop = asyncio.get_running_loop()

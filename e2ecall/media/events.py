@@ -4,7 +4,7 @@ Values only.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum, unique
 from typing import TypeAlias
 
@@ -23,8 +23,6 @@ class FailureReason(StrEnum):
     """Nothing authentic came from the peer for too long."""
     UNDECRYPTABLE = "undecryptable"
     """The peer's frames come but none can be decrypted."""
-    TRANSPORT_LOST = "transport_lost"
-    """The relay's allocation or the local transport is gone."""
     INTERNAL = "internal"
     """An unexpected error of the engine; its text is in the log."""
 
@@ -92,6 +90,31 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class PathLost:
+    """Nothing authentic came from the peer for as many seconds, or the local transport is gone.
+
+    The path is to be replaced.
+    """
+
+    silent: float
+
+
+@dataclass(frozen=True, slots=True)
+class PathAlive:
+    """The path of this epoch is heard: again, or in the place of the one before."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PathFailed:
+    """The new path of this epoch did not come about; the present one stays."""
+
+    epoch: int
+    reason: FailureReason
+
+
+@dataclass(frozen=True, slots=True)
 class MediaFailed:
     """Media is over; nothing is sent or rendered any more. The last event."""
 
@@ -110,6 +133,9 @@ MediaEvent: TypeAlias = (
     | EpochEntered
     | KeyWorn
     | Quality
+    | PathLost
+    | PathAlive
+    | PathFailed
     | MediaFailed
     | PeerClosed
 )
@@ -138,6 +164,12 @@ class ReceivedStats:
     refused: int = 0
     lost: int = 0
     dropped: int = 0
+
+    def __add__(self, other: "ReceivedStats") -> "ReceivedStats":
+        """Return what came in both."""
+        return ReceivedStats(
+            *(one + two for one, two in zip(astuple(self), astuple(other), strict=True))
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,14 @@ class IncomingStream:
         report: Callable[[MediaEvent], None],
         verdict: Callable[[bool], None],
         authenticated: Callable[[int], None],
+        first_epoch: int = 0,
+        after: "IncomingStream | None" = None,
     ) -> None:
-        """``verdict`` is told whether a frame was authentic, ``authenticated`` its epoch if so."""
+        """``verdict`` is told whether a frame was authentic, ``authenticated`` its epoch if so.
+
+        Frames of an epoch before ``first_epoch`` are refused. ``after`` is the same stream on the
+        path before, in whose time it goes on.
+        """
         self._described = described
         self._stream = described.stream
         self._decryptor = decryptor
@@ -73,6 +79,9 @@ class IncomingStream:
         self._report = report
         self._verdict = verdict
         self._authenticated = authenticated
+        self._first_epoch = first_epoch
+        self._after = after
+        self._told = False
         self._codec = codecs(described)[0]
         self._is_picture = kind_of(described.stream) == "video"
         self._buffer: JitterBuffer = (
@@ -82,6 +91,7 @@ class IncomingStream:
         self._feedback_due = asyncio.Event()
         self._timestamp: int | None = None
         self._ticks = 0
+        self._ticked_at = 0.0
         self._refusal_reported = float("-inf")
         self._waiting = hooks.FrameQueue(MAX_WAITING_FRAMES, MAX_WAITING_PIXELS)
         self._pixels = 0  # of the stream's pictures, as its last key frame says
@@ -212,7 +222,8 @@ class IncomingStream:
         prefix = clear_prefix_length(self._described.codec, data)
         # The receiver knows the keys of all streams: a frame of one in another is a splice.
         kid, _, _ = parse_header(data, prefix)
-        if kid & _STREAM_BITS != self._stream:
+        # CALL-43: nor may one that was made for an earlier path be played on this one.
+        if kid & _STREAM_BITS != self._stream or epoch_of(kid) < self._first_epoch:
             raise RemoteProtocolError(Reason.UNKNOWN_FRAME_KEY)
         plain = self._decryptor.decrypt(data, prefix)
         self._authenticated(epoch_of(kid))
@@ -236,12 +247,21 @@ class IncomingStream:
 
     def _unwrap(self, timestamp: int) -> int:
         """Return the timestamp counted from the first frame, always growing."""
+        if self._timestamp is None and self._after is not None:
+            self._ticks = self._after.ticks_now(self._codec.clockRate)
         if self._timestamp is not None:
             step = timestamp - self._timestamp & 0xFFFF_FFFF
             # Frames leave the buffer in order, so a step back is the peer's nonsense.
             self._ticks += step if 0 < step < 1 << 31 else 1
         self._timestamp = timestamp
+        self._ticked_at = time.monotonic()
         return self._ticks
+
+    def ticks_now(self, clock: int) -> int:
+        """Return the stream's time at this moment, as far as its last frame tells."""
+        if self._timestamp is None:
+            return 0 if self._after is None else self._after.ticks_now(clock)
+        return self._ticks + 1 + int(clock * (time.monotonic() - self._ticked_at))
 
     # --- tasks of the session ---------------------------------------------------------------------
 
@@ -276,12 +296,18 @@ class IncomingStream:
                 return
             assert isinstance(frame, AudioFrame | VideoFrame)
             self._decoded += 1
-            if self._decoded == 1:
+            if not self._was_told:
+                self._told = True
                 self._report(FirstFrame(self._stream, time.monotonic()))
             if isinstance(frame, VideoFrame):
                 sent = (frame.pts or 0) / self._codec.clockRate
                 self.freezes.shown(time.monotonic(), sent, self._buffer.lost)
             await self._write(frame)
+
+    @property
+    def _was_told(self) -> bool:
+        """Whether the first frame of this stream was told, on this path or an earlier one."""
+        return self._told or (self._after is not None and self._after._was_told)  # noqa: SLF001
 
     async def _write(self, frame: AudioFrame | VideoFrame) -> None:
         if self.silenced:

@@ -125,6 +125,9 @@ class OutgoingStream(MediaStreamTrack):
         """Encrypt the next frame, and all after it, with this sender (SFRAME-10)."""
         self._key = _Key(encryptor)
 
+    def restart(self) -> None:
+        """Go on over another path, whose receiver knows nothing of what was sent before."""
+
     async def recv(self) -> "Packet[Any]":
         """Return the next encrypted frame when it is due, for aiortc to packetise.
 
@@ -351,6 +354,11 @@ class OutgoingVideo(OutgoingStream):
             if source is not None and source is self._given:
                 self._pacer.change(VIDEO_CLOCK // self._frame_rate)
                 self._there.set()
+
+    def restart(self) -> None:
+        """Begin with a key frame."""
+        self._key_frame_wanted = True
+        self._key_frame_at = float("-inf")
 
     def feedback(self, packet: AnyRtcpPacket) -> None:
         """Take a key frame request (RFC 4585, RFC 5104), an estimate (REMB) or a report of loss.

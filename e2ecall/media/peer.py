@@ -12,7 +12,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from e2ecall.media.epochs import EpochChange
 from e2ecall.media.events import FrameRefused, MediaEvent, MediaStats, Quality
 from e2ecall.media.identity import MediaIdentity
-from e2ecall.media.session import MediaSession, Settings
+from e2ecall.media.session import MediaSession
+from e2ecall.media.settings import Settings
 from e2ecall.media.sinks import Sink
 from e2ecall.media.sources import Source, VideoSource
 from e2ecall.media.thread import MediaThread
@@ -116,6 +117,43 @@ class MediaPeer:
             MediaError: the media engine is closed.
         """
         self._thread.soon(self._session.change_epoch, change)
+
+    def enter_epoch(self, epoch: int) -> None:
+        """Send in a new epoch as well, as if the peer's first frame in it had come.
+
+        Raises:
+            MediaError: the media engine is closed.
+        """
+        self._thread.soon(self._session.enter_epoch, epoch)
+
+    async def gather_path(
+        self, identity: MediaIdentity, epoch: int, turn_uri: str, username: str, password: str
+    ) -> tuple[Candidate, ...]:
+        """Make the allocation for another path, in the place of one that is being made.
+
+        ``epoch`` is the one that begins with it. Raises as `gather`; cancelled, the path is given
+        up.
+
+        Raises:
+            LocalProtocolError: media has not started, or is over.
+        """
+        return await self._thread.run(
+            self._session.gather_path, identity, epoch, turn_uri, username, password
+        )
+
+    async def replace_path(
+        self, remote: MediaDescription, candidates: Sequence[Candidate], change: EpochChange
+    ) -> None:
+        """Begin to connect the path that was gathered; return at once, the rest comes as events.
+
+        `PathAlive` tells that it took the place of the present one, under the keys of ``change``,
+        and `PathFailed` that it did not.
+
+        Raises:
+            RemoteProtocolError: BAD_MEDIA_DESCRIPTION or BAD_CANDIDATE; nothing was sent.
+            LocalProtocolError: no path of this epoch was gathered.
+        """
+        await self._thread.run(self._session.replace_path, remote, candidates, change)
 
     async def set_muted(self, stream: Stream, muted: bool) -> None:
         """Send silence of the same size and rate, or a black picture once a second, instead."""

@@ -1,22 +1,20 @@
-"""A media transport on the media loop: allocation, ICE, DTLS, RTP, liveness, end.
+"""The media of one call on the media loop: its streams, the path they take, liveness, end.
 
 spec/media.md, "Life of a transport". `e2ecall.media.peer` is how the rest of the program reaches
-it. It is used once: a path that dies is replaced by a new transport.
+it. A path that dies is replaced by another `MediaPath`; sources, sinks and keys stay.
 """
 
 import asyncio
-import ipaddress
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, cast
 
-from aiortc import RTCDtlsTransport, RTCIceTransport, RTCRtpSender
 from aiortc.stats import RTCRemoteInboundRtpStreamStats
 
-from e2ecall.errors import LocalProtocolError, MediaError, RemoteProtocolError
-from e2ecall.media import description, hooks
+from e2ecall.errors import LocalProtocolError
+from e2ecall.media import description
 from e2ecall.media.epochs import EpochChange, Epochs
 from e2ecall.media.events import (
     FailureReason,
@@ -25,47 +23,29 @@ from e2ecall.media.events import (
     MediaEvent,
     MediaFailed,
     MediaStats,
+    PathAlive,
+    PathFailed,
+    PathLost,
     PeerClosed,
     Quality,
+    ReceivedStats,
 )
-from e2ecall.media.ice import RelayConnection, allocate, relay_gatherer
 from e2ecall.media.identity import MediaIdentity
 from e2ecall.media.incoming import IncomingStream
 from e2ecall.media.outgoing import OutgoingAudio, OutgoingStream, OutgoingVideo
+from e2ecall.media.path import MediaPath, cancelled, close_all
 from e2ecall.media.quality import Counted, QualityMeter
+from e2ecall.media.settings import Settings
 from e2ecall.media.sinks import NullSink, Sink
 from e2ecall.media.sources import AudioSource, Source, VideoSource
-from e2ecall.protocol.description import (
-    RELAYED_NETWORKS,
-    check_candidates,
-    check_media_description,
-)
-from e2ecall.protocol.messages import Candidate, MediaDescription, Stream
+from e2ecall.protocol.messages import Candidate, MediaDescription, Stream, StreamDescription
 from e2ecall.protocol.sframe import SFrameReceiver, SFrameSender
 
 logger: Final = logging.getLogger(__name__)
 
-STEP_TIMEOUT: Final = 5.0
-"""Seconds for each part that is closed: sinks are not ours, and may finish a file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Time limits in seconds, and where relayed addresses may lie."""
-
-    connect_timeout: float = 15.0
-    """For ICE and DTLS together; aiortc alone would try for more than a minute."""
-    silence_timeout: float = 12.0
-    """Without anything authentic from the peer; it reports at least every 1.5 s."""
-    watch_interval: float = 0.5
-    quality_interval: float = 2.0
-    undecryptable_frames: int = 150
-    """Refused frames with no authentic one of any stream between: about 2 s of a call."""
-    networks: tuple[ipaddress.IPv4Network, ...] = RELAYED_NETWORKS
-
 
 class MediaSession:
-    """One side of one media transport."""
+    """One side of a call's media."""
 
     def __init__(
         self, identity: MediaIdentity, settings: Settings, report: Callable[[MediaEvent], None]
@@ -74,23 +54,21 @@ class MediaSession:
         self._settings = settings
         self._send_report = report
         self._over = False
-        self._gathering: asyncio.Task[Any] | None = None
-        self._connection: RelayConnection | None = None
-        self._ice: RTCIceTransport | None = None
-        self._dtls: RTCDtlsTransport | None = None
-        self._gatherer: Any = None
+        self._path = MediaPath(identity, settings)
+        self._next: MediaPath | None = None
+        self._former: list[asyncio.Task[None]] = []
+        self._controlling = False
+        self._receiver: SFrameReceiver | None = None
+        self._sink_of: Mapping[Stream, Sink] = {}
+        self._earlier = MediaStats()
         self._outgoing: dict[Stream, OutgoingStream] = {}
-        self._senders: list[RTCRtpSender] = []
-        self._incoming: dict[Stream, IncomingStream] = {}
         self._epochs: Epochs | None = None
         self._sinks: list[Sink] = []
         self._muted: set[Stream] = set()
         self._silenced: set[Stream] = set()
         self._tasks: list[asyncio.Task[Any]] = []
         self._life: asyncio.Task[None] | None = None
-        self._dtls_ended = asyncio.Event()
-        self._heard_at = 0.0
-        self._malformed = self._refused_in_a_row = 0
+        self._refused_in_a_row = 0
         self._started = self._closed = False
         self._ready_to_send = asyncio.Event()
         self._releasing: asyncio.Task[None] | None = None
@@ -99,19 +77,9 @@ class MediaSession:
 
     async def gather(self, turn_uri: str, username: str, password: str) -> tuple[Candidate, ...]:
         """See `MediaPeer.gather`."""
-        if self._gathering is not None or self._closed:
-            raise LocalProtocolError("this media transport has gathered already")
-        local = self._identity.description
-        self._gatherer, self._connection = relay_gatherer(
-            turn_uri, username, password, ice_ufrag=local.ice_ufrag, ice_pwd=local.ice_pwd
-        )
-        self._gathering = asyncio.current_task()
-        candidates = await allocate(self._connection)
-        try:
-            check_candidates(candidates, allowed_networks=self._settings.networks)
-        except RemoteProtocolError as error:
-            raise MediaError("the relay gave an address that no call may use") from error
-        return candidates
+        if self._closed:
+            raise LocalProtocolError("this media transport is closed")
+        return await self._path.gather(turn_uri, username, password)
 
     async def prepare(self, sources: Mapping[Stream, Source]) -> None:
         """See `MediaPeer.prepare`."""
@@ -127,8 +95,9 @@ class MediaSession:
     async def set_silenced(self, stream: Stream, silenced: bool) -> None:
         """See `MediaPeer.set_silenced`."""
         (self._silenced.add if silenced else self._silenced.discard)(stream)
-        if stream in self._incoming:
-            self._incoming[stream].silenced = silenced
+        for path in filter(None, (self._path, self._next)):
+            if stream in path.incoming:
+                path.incoming[stream].silenced = silenced
 
     async def set_source(self, stream: Stream, source: VideoSource | None) -> None:
         """See `MediaPeer.set_source`."""
@@ -153,22 +122,23 @@ class MediaSession:
         sinks: Mapping[Stream, Sink],
     ) -> None:
         """See `MediaPeer.start`."""
-        if self._started or self._closed or self._connection is None or self._gatherer is None:
+        if self._started or self._closed:
             raise LocalProtocolError("a media transport starts once, after gathering")
-        # Checked when they came in, and again here where they are used.
-        check_media_description(remote)
-        check_candidates(remote_candidates, allowed_networks=self._settings.networks)
+        path = self._path
+        path.check(remote, remote_candidates)
         missing = {d.stream for d in self._identity.description.streams} - sender_keys.keys()
         if missing:
             raise LocalProtocolError("every stream that is described needs its frame key")
         if sources is not None or not self._outgoing:
             self._take_sources(sources or {})
         self._started = True
-        self._connection.expected = description.payload_types(remote)
-        ice, dtls = self._transports(controlling=controlling)
+        self._controlling = controlling
+        self._receiver, self._sink_of = receiver, sinks
         self._epochs = Epochs(receiver, self._outgoing, self._report)
-        await self._receive(remote, receiver, sinks, dtls)
-        self._life = self._spawn(self._live(ice, dtls, remote, remote_candidates))
+        await path.open(
+            controlling=controlling, remote=remote, receive=lambda one: self._receive(one, path)
+        )
+        self._life = self._spawn(self._live(path, remote, remote_candidates))
         await self._open_encoders()
         for stream, track in self._outgoing.items():
             track.begin(sender_keys[stream], lambda epoch: self._report(KeyWorn(epoch)))
@@ -179,26 +149,99 @@ class MediaSession:
         if self._epochs is not None and not self._closed:
             self._epochs.change(change)
 
+    def enter_epoch(self, epoch: int) -> None:
+        """See `MediaPeer.enter_epoch`."""
+        if self._epochs is not None and not self._closed:
+            self._epochs.authenticated(epoch)
+
+    # --- another path ---------------------------------------------------------------------------
+
+    async def gather_path(
+        self, identity: MediaIdentity, epoch: int, turn_uri: str, username: str, password: str
+    ) -> tuple[Candidate, ...]:
+        """See `MediaPeer.gather_path`."""
+        if self._closed or self._over or not self._started:
+            raise LocalProtocolError("there is no media whose path could be replaced")
+        self._give_up(self._next)
+        path = self._next = MediaPath(identity, self._settings, epoch)
+        try:
+            return await path.gather(turn_uri, username, password)
+        except BaseException:
+            self._give_up(path)
+            raise
+
+    async def replace_path(
+        self, remote: MediaDescription, candidates: Sequence[Candidate], change: EpochChange
+    ) -> None:
+        """See `MediaPeer.replace_path`."""
+        path, epochs = self._next, self._epochs
+        if path is None or epochs is None or path.epoch != change.epoch or self._closed:
+            raise LocalProtocolError("this path was given up")
+        path.check(remote, candidates)
+        epochs.prepare(change)
+        await path.open(
+            controlling=self._controlling,
+            remote=remote,
+            receive=lambda one: self._receive(one, path),
+        )
+        self._spawn(self._move(path, remote, candidates, change))
+
+    async def _move(
+        self,
+        path: MediaPath,
+        remote: MediaDescription,
+        candidates: Sequence[Candidate],
+        change: EpochChange,
+    ) -> None:
+        """Connect the new path beside the present one, and let it take its place."""
+        try:
+            failure = await path.connect(remote, candidates, self._settings.replace_timeout)
+        except Exception:
+            logger.exception("another path failed")
+            failure = FailureReason.INTERNAL
+        if self._next is not path or self._closed or self._over:
+            return
+        if failure is not None:
+            self._give_up(path)
+            self._report(PathFailed(path.epoch, failure))
+            return
+        former, self._path, self._next = self._path, path, None
+        former.end()
+        self._refused_in_a_row = 0
+        await former.stop_sending()
+        assert self._epochs is not None  # media has started
+        self._epochs.move(change)
+        for track in self._outgoing.values():
+            track.restart()
+        await path.send(self._outgoing)
+        self._earlier = _sum(self._earlier, former)
+        self._close_beside(former)
+        self._report(PathAlive(path.epoch))
+
+    def _close_beside(self, path: MediaPath) -> None:
+        """Close a path while media goes on; a dead one takes a second."""
+        closing = asyncio.get_running_loop().create_task(path.close())
+        self._former = [*(known for known in self._former if not known.done()), closing]
+
+    def _give_up(self, path: MediaPath | None) -> None:
+        if path is not None and path is self._next:
+            self._next = None
+            path.end()
+            self._close_beside(path)
+
     def stats(self) -> MediaStats:
         """Return the counters; safe from any thread."""
-        path = self._connection
-        return MediaStats(
-            datagrams_sent=path.datagrams_sent if path else 0,
-            datagrams_received=path.datagrams_received if path else 0,
-            datagrams_ignored=(path.datagrams_ignored if path else 0) + self._malformed,
-            sent={stream: track.stats for stream, track in self._outgoing.copy().items()},
-            received={stream: track.stats for stream, track in self._incoming.copy().items()},
-        )
+        total = _sum(self._earlier, self._path)
+        sent = {stream: track.stats for stream, track in self._outgoing.copy().items()}
+        return replace(total, sent=sent)
 
     async def close(self) -> None:
         """End everything; idempotent."""
         self._closed = True
         for track in self._outgoing.values():
             track.stop()  # whatever takes its time below, nothing is read or sent any more
-        if self._gathering is not None and self._gathering is not asyncio.current_task():
-            await _cancelled(self._gathering)
         if self._life is not None:
-            await _cancelled(self._life)
+            await cancelled(self._life)
         await self._release()
 
     def _take_sources(self, sources: Mapping[Stream, Source]) -> None:
@@ -229,105 +272,50 @@ class MediaSession:
     async def _open_encoders(self) -> None:
         await asyncio.gather(*(track.prepare() for track in self._outgoing.values()))
 
-    def _transports(self, *, controlling: bool) -> tuple[RTCIceTransport, RTCDtlsTransport]:
-        self._ice = ice = RTCIceTransport(self._gatherer)
-        self._dtls = dtls = RTCDtlsTransport(ice, [self._identity.certificate])
-        hooks.fix_roles(ice, dtls, controlling=controlling)
-        hooks.observe_authentic(dtls, self._heard, self._count_malformed)
-        return ice, dtls
-
-    async def _receive(
-        self,
-        remote: MediaDescription,
-        decryptor: SFrameReceiver,
-        sinks: Mapping[Stream, Sink],
-        dtls: RTCDtlsTransport,
-    ) -> None:
-        epochs = self._epochs
-        assert epochs is not None
-        # Before the handshake, so that the peer's very first packet finds its receiver.
-        rtcp_ssrc = self._identity.description.streams[0].ssrc
-        for described in remote.streams:
-            sink = sinks.get(described.stream) or NullSink()
-            if not any(sink is known for known in self._sinks):
-                self._sinks.append(sink)
-            incoming = IncomingStream(
-                described,
-                decryptor=decryptor,
-                sink=sink,
-                report=self._report,
-                verdict=self._judge,
-                authenticated=epochs.authenticated,
-            )
-            incoming.silenced = described.stream in self._silenced
-            self._incoming[described.stream] = incoming
-            await incoming.start(dtls, rtcp_ssrc)
-            self._spawn(incoming.deliver())
-            self._spawn(incoming.send_feedback())
+    def _receive(self, described: StreamDescription, path: MediaPath) -> IncomingStream:
+        epochs, decryptor = self._epochs, self._receiver
+        assert epochs is not None  # media has started
+        assert decryptor is not None
+        sink = self._sink_of.get(described.stream) or NullSink()
+        if not any(sink is known for known in self._sinks):
+            self._sinks.append(sink)
+        incoming = IncomingStream(
+            described,
+            decryptor=decryptor,
+            sink=sink,
+            report=self._report,
+            verdict=self._judge,
+            authenticated=epochs.authenticated,
+            first_epoch=path.epoch,
+            after=None if path is self._path else self._path.incoming.get(described.stream),
+        )
+        incoming.silenced = described.stream in self._silenced
+        return incoming
 
     async def _live(
-        self,
-        ice: RTCIceTransport,
-        dtls: RTCDtlsTransport,
-        remote: MediaDescription,
-        candidates: Sequence[Candidate],
+        self, path: MediaPath, remote: MediaDescription, candidates: Sequence[Candidate]
     ) -> None:
         """Connect, send, watch; then end media and say why."""
         event: MediaEvent
         try:
-            failure = await self._connect(ice, dtls, remote, candidates)
+            failure = await path.connect(remote, candidates, self._settings.connect_timeout)
             if failure is None:
                 await self._ready_to_send.wait()
-                await self._send(dtls)
+                await path.send(self._outgoing)
                 self._report(MediaConnected(time.monotonic()))
                 self._spawn(self._tell_quality())
-                event = await self._watch(dtls)
+                event = await self._watch()
             else:
                 event = MediaFailed(failure)
         except Exception:
             logger.exception("the media transport failed")
             event = MediaFailed(FailureReason.INTERNAL)
         # The last event comes last: what is decoded from here on is neither told nor rendered.
-        for incoming in self._incoming.values():
-            incoming.end()
+        for known in filter(None, (self._path, self._next)):
+            known.end()
         self._report(event)
         self._over = True
         await self._release()
-
-    async def _connect(
-        self,
-        ice: RTCIceTransport,
-        dtls: RTCDtlsTransport,
-        remote: MediaDescription,
-        candidates: Sequence[Candidate],
-    ) -> FailureReason | None:
-        for candidate in candidates:
-            await ice.addRemoteCandidate(description.ice_candidate(candidate))
-        await ice.addRemoteCandidate(None)
-        dtls.on("statechange", lambda: self._dtls_ended.set() if dtls.state == "closed" else None)
-        try:
-            async with asyncio.timeout(self._settings.connect_timeout):
-                await ice.start(description.ice_parameters(remote))
-                if ice.state != "completed":
-                    return FailureReason.NOT_CONNECTED
-                await dtls.start(description.dtls_parameters(remote))
-        except TimeoutError:
-            return FailureReason.NOT_CONNECTED
-        if dtls.state == "connected":
-            return None
-        # The handshake itself succeeded: then it was the certificate that did not match.
-        return FailureReason.WRONG_FINGERPRINT if dtls.encrypted else FailureReason.NOT_CONNECTED
-
-    async def _send(self, dtls: RTCDtlsTransport) -> None:
-        for described in self._identity.description.streams:
-            track = self._outgoing.get(described.stream)
-            if track is None:
-                continue
-            sender = hooks.new_sender(track, dtls, described.ssrc, described.rtx_ssrc)
-            track.ssrc = described.ssrc
-            hooks.observe_feedback(sender, track.feedback)
-            await sender.send(description.send_parameters(described))
-            self._senders.append(sender)
 
     async def _tell_quality(self) -> None:
         meter = QualityMeter(time.monotonic())
@@ -338,11 +326,11 @@ class MediaSession:
 
     async def _counted(self) -> Counted:
         sent = [track.stats for track in self._outgoing.values()]
-        incoming = tuple(self._incoming.values())
+        incoming = tuple(self._path.incoming.values())
         arrivals = [stream.arrivals for stream in incoming]
         reports = [
             entry
-            for sender in self._senders
+            for sender in self._path.senders
             for entry in (await sender.getStats()).values()
             if isinstance(entry, RTCRemoteInboundRtpStreamStats)
         ]
@@ -359,19 +347,22 @@ class MediaSession:
             jitter=arrivals[0][2] if arrivals else 0.0,
         )
 
-    async def _watch(self, dtls: RTCDtlsTransport) -> MediaEvent:
-        self._heard()
+    async def _watch(self) -> MediaEvent:
+        """Tell when the path is lost and heard again; return why media is over."""
+        told = False
         while True:
-            try:
-                async with asyncio.timeout(self._settings.watch_interval):
-                    await self._dtls_ended.wait()
-            except TimeoutError:
-                pass
-            else:
-                if hooks.ended_by_peer(dtls):
-                    return PeerClosed()
-                return MediaFailed(FailureReason.TRANSPORT_LOST)
-            if time.monotonic() - self._heard_at > self._settings.silence_timeout:
+            await asyncio.sleep(self._settings.watch_interval)
+            path = self._path
+            silent = time.monotonic() - path.heard_at
+            if path.ended_by_peer and self._next is None:
+                return PeerClosed()
+            lost = path.ended.is_set() or silent > self._settings.lost_after
+            if lost and not told:
+                self._report(PathLost(silent))
+            elif told and not lost:
+                self._report(PathAlive(path.epoch))
+            told = lost
+            if silent > self._settings.silence_timeout:
                 return MediaFailed(FailureReason.SILENT)
             if self._refused_in_a_row >= self._settings.undecryptable_frames:
                 return MediaFailed(FailureReason.UNDECRYPTABLE)
@@ -380,18 +371,12 @@ class MediaSession:
         if not self._over:
             self._send_report(event)
 
-    def _heard(self) -> None:
-        self._heard_at = time.monotonic()
-
     def _judge(self, authentic: bool) -> None:
         self._refused_in_a_row = 0 if authentic else self._refused_in_a_row + 1
 
-    def _count_malformed(self) -> None:
-        self._malformed += 1
-
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.append(task)
+        self._tasks = [*(known for known in self._tasks if not known.done()), task]
         return task
 
     async def _release(self) -> None:
@@ -401,35 +386,35 @@ class MediaSession:
         await asyncio.shield(self._releasing)
 
     async def _stop_all(self) -> None:
-        """Stop in aiortc's order; every step, whatever an earlier one did."""
+        """Stop everything; every step, whatever an earlier one did."""
         if self._epochs is not None:
             self._epochs.close()
-        steps: list[Callable[[], Awaitable[object]]] = []
-        steps += [sender.stop for sender in self._senders]
-        steps += [track.close for track in self._outgoing.values()]
-        steps += [incoming.stop for incoming in self._incoming.values()]
-        if self._dtls is not None:
-            steps.append(self._dtls.stop)
-        if self._ice is not None:
-            steps.append(self._ice.stop)
-        elif self._connection is not None:
-            steps.append(self._connection.close)
-        steps.append(self._end_tasks)
-        steps += [sink.close for sink in self._sinks]
-        for step in steps:
-            try:
-                async with asyncio.timeout(STEP_TIMEOUT):
-                    await step()
-            except Exception:
-                logger.exception("a part of the media transport failed to close")
+        paths = [path for path in (self._next, self._path) if path is not None]
+        tracks = list(self._outgoing.values())
+        await close_all([path.stop_sending for path in paths])
+        await close_all([track.close for track in tracks])
+        await close_all([path.close for path in paths])
+        for task in self._former:
+            await asyncio.wait([task])
+        await close_all([self._end_tasks, *(sink.close for sink in self._sinks)])
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:
             if task is not self._life:
-                await _cancelled(task)
+                await cancelled(task)
 
 
-async def _cancelled(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait for its end."""
-    task.cancel()
-    await asyncio.wait([task])
+def _sum(earlier: MediaStats, path: MediaPath) -> MediaStats:
+    """Add what a path counted; what is sent is counted by the streams, over all paths."""
+    connection = path.connection
+    received = dict(earlier.received)
+    for stream, incoming in path.incoming.copy().items():
+        received[stream] = received.get(stream, ReceivedStats()) + incoming.stats
+    ignored = (connection.datagrams_ignored if connection else 0) + path.malformed
+    return MediaStats(
+        datagrams_sent=earlier.datagrams_sent + (connection.datagrams_sent if connection else 0),
+        datagrams_received=earlier.datagrams_received
+        + (connection.datagrams_received if connection else 0),
+        datagrams_ignored=earlier.datagrams_ignored + ignored,
+        received=received,
+    )

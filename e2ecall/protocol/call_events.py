@@ -166,11 +166,12 @@ class PathProposed:
 class PathAgreed:
     """Caller: both ends can have the new epoch's keys. Allocate, and call `Call.ready_path`.
 
-    ``turn`` is the credential for this end's TURN allocation.
+    ``turn`` is the credential for this end's TURN allocation, ``local`` what the Path described.
     """
 
     epoch: int
     turn: TurnCredential
+    local: MediaDescription
 
 
 @dataclass(frozen=True, slots=True)

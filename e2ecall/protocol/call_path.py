@@ -265,7 +265,7 @@ class CallPaths(CallRekeying):
         self._accept_reply(reply, Received.PATH_REPLY, now)
         if self._are_relayed(reply.candidates):
             self._move = _Move(reply.epoch, path.media, reply.media, reply.candidates)
-            self._events.append(PathAgreed(reply.epoch, reply.turn))
+            self._events.append(PathAgreed(reply.epoch, reply.turn, path.media))
 
     def _receive_path_ready(self, ready: PathReady, now: float) -> None:
         if ready.epoch <= self.epoch:

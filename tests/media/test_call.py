@@ -21,6 +21,7 @@ from e2ecall.media.events import (
     FrameRefused,
     MediaConnected,
     MediaFailed,
+    PathLost,
     PeerClosed,
 )
 from e2ecall.media.sources import GeneratedAudio, GeneratedVideo
@@ -294,16 +295,17 @@ async def test_a_peer_that_vanishes_is_noticed(turn):
         async def nowhere(data, component):
             pass
 
-        pair.caller.peer._session._connection.sendto = nowhere
+        pair.caller.peer._session._path.connection.sendto = nowhere
         assert await pair.callee.until(MediaFailed) == MediaFailed(FailureReason.SILENT)
 
 
 async def test_a_lost_allocation_is_noticed(turn):
-    """MEDIA-10: when the local path is gone, media fails at once and says so."""
+    """MEDIA-40: when the local path is gone, that is told at once, and media waits for another."""
     async with call(turn) as pair:
         await pair.connected()
-        await pair.caller.peer._thread.run(pair.caller.peer._session._connection.close)
-        assert await pair.caller.until(MediaFailed) == MediaFailed(FailureReason.TRANSPORT_LOST)
+        await pair.caller.peer._thread.run(pair.caller.peer._session._path.connection.close)
+        lost = await pair.caller.until(PathLost, MediaFailed)
+        assert lost.silent < 10
 
 
 async def test_a_relay_that_vanishes_is_noticed_and_closing_does_not_hang(turn):
@@ -381,24 +383,24 @@ async def test_foreign_and_malformed_packets_change_nothing(turn):
             for ssrc in range(1, 500):
                 if ssrc not in payload_types(pair.caller.identity.description):
                     header = struct.pack("!BBHII", 0x80, PAYLOAD_TYPES[CAMERA][0], 1, 1, ssrc)
-                    await session._dtls._send_rtp(header + b"\x10x")
+                    await session._path.dtls._send_rtp(header + b"\x10x")
             # Nothing was sent with the retransmission's SSRC yet, so any sequence number will do.
             header = struct.pack("!BBHII", 0x90, PAYLOAD_TYPES[CAMERA][1], 9, 9, rtx_ssrc)
-            await session._dtls._send_rtp(header + bad_extension + b"\x10x")
-            await session._dtls._send_rtp(bad_remb)
+            await session._path.dtls._send_rtp(header + bad_extension + b"\x10x")
+            await session._path.dtls._send_rtp(bad_remb)
 
         await pair.caller.peer._thread.run(inject)
         before = len(pair.callee.sink.of(MICROPHONE))
         await pair.callee.received(MICROPHONE, before + 10)
         stats = pair.callee.peer.stats()
         assert stats.datagrams_ignored >= 500
-        assert len(pair.callee.peer._session._dtls._rtp_router.ssrc_table) <= 4
+        assert len(pair.callee.peer._session._path.dtls._rtp_router.ssrc_table) <= 4
 
 
 async def test_losses_are_repaired(turn):
     """N4: with every ninth packet lost, pictures go on, whole and in order."""
     async with call(turn) as pair:
-        connection = pair.callee.peer._session._connection
+        connection = pair.callee.peer._session._path.connection
         take, count = connection.data_received, [0]
 
         def lossy(data, component):

@@ -115,7 +115,7 @@ async def test_malformed_stun_is_dropped_without_a_word(turn, caplog):
 
         async def send():
             for _ in range(50):
-                transport = session._connection._protocols[0].transport
+                transport = session._path.connection._protocols[0].transport
                 transport.sendto(truncated, (peer.address, peer.port))
 
         await pair.callee.peer._thread.run(send)
@@ -145,7 +145,7 @@ async def test_a_jitter_beyond_32_bits_fits_into_a_report(turn):
     async with call(turn) as pair:
         await pair.connected()
         await pair.callee.received(CAMERA, 1)
-        receiver = pair.callee.peer._session._incoming[CAMERA]._receiver
+        receiver = pair.callee.peer._session._path.incoming[CAMERA]._receiver
         (statistics,) = receiver._RTCRtpReceiver__remote_streams.values()
     statistics._jitter_q4 = (1 << 32) << 4
     assert StreamStatistics.jitter.fget(statistics) == 1 << 32
@@ -299,7 +299,7 @@ async def test_a_sink_that_never_returns_keeps_thirty_frames(turn):
         await pair.connected()
         await pair.caller.received(MICROPHONE, 60)
         assert stuck.is_set()
-        streams = pair.callee.peer._session._incoming
+        streams = pair.callee.peer._session._path.incoming
         with anyio.fail_after(20):
             while not streams[MICROPHONE].stats.dropped:  # noqa: ASYNC110 - another thread's
                 await anyio.sleep(0.01)

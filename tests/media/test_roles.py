@@ -13,7 +13,11 @@ async def test_roles_are_the_calls(turn):
     async with call(turn) as pair:
         await pair.connected()
         roles = [
-            (session._ice._connection.ice_controlling, session._ice._role_set, session._dtls._role)
+            (
+                session._path.ice._connection.ice_controlling,
+                session._path.ice._role_set,
+                session._path.dtls._role,
+            )
             for session in (pair.caller.peer._session, pair.callee.peer._session)
         ]
     assert roles == [(True, True, "client"), (False, True, "server")]

@@ -356,7 +356,7 @@ def test_a_caller_that_cannot_allocate_begins_anew(talk, kit):
     talk.replace()
     talk.answer_by_path()
     talk.caller.receive(talk.made_path_reply, kit.now)
-    assert talk.caller.events() == [PathAgreed(1, TURN)]
+    assert talk.caller.events() == [PathAgreed(1, TURN, kit.media("p"))]
     talk.caller.path_failed(1, kit.now)
     talk.caller.ready_path(1, [kit.relayed], kit.now)
     assert talk.caller.messages_to_send() == []
