@@ -127,3 +127,82 @@ async def test_who_is_cancelled_with_the_line_ends_as_cancelled(impostor):
                 await ask()
             assert scope.cancelled_caught
     assert failed == []
+
+
+class Quiet(Server):
+    """Greets, and says nothing more unless it answers pings."""
+
+    def __init__(self, *, pongs=False):
+        super().__init__()
+        self._pongs = pongs
+
+    async def __call__(self, server):
+        await server.handshake()
+        await server.hello()
+        self.connections += 1
+        if not self._pongs:
+            await anyio.sleep(300)
+        while (await server.receive()).opcode == 9:
+            self.answered += 1
+
+
+async def count(server, connections):
+    with anyio.fail_after(20):
+        while server.connections < connections:  # noqa: ASYNC110 - a server has no event
+            await anyio.sleep(0.01)
+
+
+async def test_a_connection_that_shows_no_life_is_ended(impostor, monkeypatch):
+    """WIRE-46: where it matters now a dead connection is found out in seconds, not in minutes."""
+    monkeypatch.setattr(line, "CHECK_TIMEOUT", 0.3)
+    server = Quiet()
+    async with kept_up(impostor, server) as opened:
+        opened.check()
+        await count(server, 2)
+        await opened.wait_up()
+        assert not opened.closed.is_set()
+
+
+async def test_a_connection_that_works_is_kept(impostor):
+    """WIRE-46: one that answers the ping stays, however often it is looked at."""
+    server = Quiet(pongs=True)
+    async with kept_up(impostor, server) as opened:
+        for number in range(1, 4):
+            opened.check()
+            with anyio.fail_after(20):
+                while server.answered < number:  # noqa: ASYNC110 - a server has no event
+                    await anyio.sleep(0.01)
+        assert server.connections == 1
+
+
+async def test_the_next_attempt_does_not_wait(impostor, monkeypatch):
+    """WIRE-46: however long the delay has grown, it is over when it matters."""
+    monkeypatch.setattr(line, "FIRST_DELAY", 300.0)
+    server = Server(hangs_up=True)
+    async with kept_up(impostor, server) as opened:
+        for number in (2, 3):
+            with anyio.fail_after(20):
+                while server.connections < number:
+                    opened.check()
+                    await anyio.sleep(0.05)
+
+
+async def test_an_attempt_that_hangs_is_given_up(impostor, monkeypatch):
+    """WIRE-46: a relay that takes the connection and does not greet costs seconds."""
+    monkeypatch.setattr(line, "CHECK_TIMEOUT", 0.3)
+    server = Server(hangs_up=True)
+    started = anyio.Event()
+
+    async def hanging(handler):
+        if server.connections == 0:
+            await server(handler)
+            return
+        server.connections += 1
+        started.set()
+        await anyio.sleep(300)
+
+    async with kept_up(impostor, hanging) as opened:
+        with anyio.fail_after(20):
+            await started.wait()
+            opened.check()
+            await count(server, 3)

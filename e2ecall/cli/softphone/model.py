@@ -18,6 +18,8 @@ from e2ecall.client import (
     FramesRefused,
     MediaState,
     Quality,
+    Reconnected,
+    Reconnecting,
     Ringing,
     Sas,
     Text,
@@ -82,6 +84,9 @@ class CallModel:
                 self.code = event
             case Connected():
                 self.status, self.connected_at = "Connected", now
+            case Reconnecting() | Reconnected():
+                lost = isinstance(event, Reconnecting)
+                self.status = "Connection lost, trying another way" if lost else "Connected"
             case MediaState():
                 if event != self.known_state:
                     self.say(describe_state(event))
