@@ -84,9 +84,6 @@ class CallModel:
                 self.code = event
             case Connected():
                 self.status, self.connected_at = "Connected", now
-            case Reconnecting() | Reconnected():
-                lost = isinstance(event, Reconnecting)
-                self.status = "Connection lost, trying another way" if lost else "Connected"
             case MediaState():
                 if event != self.known_state:
                     self.say(describe_state(event))
@@ -110,8 +107,12 @@ class CallModel:
         return self.theirs or MediaState(muted=False, camera=False)
 
 
-def _happening(event: VideoAsked | FramesRefused) -> str:
+def _happening(event: VideoAsked | FramesRefused | Reconnecting | Reconnected) -> str:
     match event:
+        case Reconnecting():
+            return "The connection is lost; another way is tried."
+        case Reconnected():
+            return "The connection is back."
         case VideoAsked(video):
             wish = "to see you: v turns your camera on" if video else "to go on without picture"
             return f"They would like {wish}."
