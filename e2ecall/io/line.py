@@ -129,7 +129,7 @@ class Line:
             self._changed.set()
 
     def check(self) -> None:
-        """Find out soon whether the relay can be reached, because it matters now (WIRE-46).
+        """Find out soon whether the relay can be reached, because it matters now (WIRE-60).
 
         A connection that does not answer within `CHECK_TIMEOUT` is ended; one that is being made
         is given no longer than that; and the wait before the next attempt is over.

@@ -14,7 +14,7 @@ from e2ecall.protocol.messages import Path, PathReady, PathReply, PathRequest, S
 from tests.integration.people import PATIENCE, ended, frames, until
 from tests.integration.test_rekeying import Clock, connected, in_epoch, wire  # noqa: F401
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(150)]
 
 SOUND, PICTURE = Stream.MICROPHONE, Stream.CAMERA
 

@@ -102,6 +102,7 @@ async def until_ended(peer):
     return await peer.event("Ended", within=NOTICE), anyio.current_time() - began
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("died", ["caller", "relay"])
 def test_sudden_death(deaths, died):
     """CALL-46: if the caller's process or the relay is killed in a call, who is left gets Ended.

@@ -153,7 +153,7 @@ async def count(server, connections):
 
 
 async def test_a_connection_that_shows_no_life_is_ended(impostor, monkeypatch):
-    """WIRE-46: where it matters now a dead connection is found out in seconds, not in minutes."""
+    """WIRE-60: where it matters now a dead connection is found out in seconds, not in minutes."""
     monkeypatch.setattr(line, "CHECK_TIMEOUT", 0.3)
     server = Quiet()
     async with kept_up(impostor, server) as opened:
@@ -164,7 +164,7 @@ async def test_a_connection_that_shows_no_life_is_ended(impostor, monkeypatch):
 
 
 async def test_a_connection_that_works_is_kept(impostor):
-    """WIRE-46: one that answers the ping stays, however often it is looked at."""
+    """WIRE-60: one that answers the ping stays, however often it is looked at."""
     server = Quiet(pongs=True)
     async with kept_up(impostor, server) as opened:
         for number in range(1, 4):
@@ -176,7 +176,7 @@ async def test_a_connection_that_works_is_kept(impostor):
 
 
 async def test_the_next_attempt_does_not_wait(impostor, monkeypatch):
-    """WIRE-46: however long the delay has grown, it is over when it matters."""
+    """WIRE-60: however long the delay has grown, it is over when it matters."""
     monkeypatch.setattr(line, "FIRST_DELAY", 300.0)
     server = Server(hangs_up=True)
     async with kept_up(impostor, server) as opened:
@@ -188,7 +188,7 @@ async def test_the_next_attempt_does_not_wait(impostor, monkeypatch):
 
 
 async def test_an_attempt_that_hangs_is_given_up(impostor, monkeypatch):
-    """WIRE-46: a relay that takes the connection and does not greet costs seconds."""
+    """WIRE-60: a relay that takes the connection and does not greet costs seconds."""
     monkeypatch.setattr(line, "CHECK_TIMEOUT", 0.3)
     server = Server(hangs_up=True)
     started = anyio.Event()
