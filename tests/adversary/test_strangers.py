@@ -13,6 +13,7 @@ from websockets.trio.client import connect
 from relay.services.mailbox import DEVICE_CAPACITY, MAX_TRIES
 from relay.wire.messages import (
     Ack,
+    AddTokens,
     BoxOpened,
     Bundle,
     Deliver,
@@ -29,6 +30,7 @@ from relay.wire.messages import (
     PutTokens,
     SetAside,
     SetPolicy,
+    UseTokens,
 )
 from relay.wire.records import PreKeyKind
 from tests.relay.conftest import Wire
@@ -208,7 +210,9 @@ async def test_changes_have_a_budget(limited, speak):
         batch = identity.one_time(X25519, 10, 100)
         assert await client.request(PublishPrekeys(batch)) == Done()
         assert await client.request(PutTokens(())) == Done()
-        for change in (PublishPrekeys(batch), PutTokens(()), SetPolicy(Policy.NOBODY)):
+        for begin in range(4):
+            assert await client.request(AddTokens(begin, (bytes(32),))) == Done()
+        for change in (PublishPrekeys(batch), UseTokens(4), SetPolicy(Policy.NOBODY)):
             assert (await client.request(change)).code is ErrorCode.TOO_MANY
         assert await client.request(PrekeyStatus()) == PrekeyCounts(100, 0)
     async with speak.registered(relay.url, "another"):
