@@ -20,7 +20,7 @@ def call(
     media: MediaOptions = NO_MEDIA,
     options: Options = DEFAULT,
 ) -> None:
-    """Call somebody, with sound and picture from files. Ctrl-C hangs up.
+    """Call somebody, with microphone, speaker and camera, or files. Ctrl-C hangs up.
 
     In a terminal the call has a screen with its keys in the last line. Compare the code that both
     ends show, by voice or face to face, and say so: from then on the person is verified.
@@ -47,7 +47,7 @@ def call(
 
 async def _call(me: Client, name: str | None, options: MediaOptions, output: Output) -> None:
     whom = _whom(me, name)
-    with options.open() as media:
+    with options.open(on_lost=output.device_lost) as media:
         PROGRESS.say(f"Calling {whom}")
         placed = await me.call(whom, audio=media.audio, video=media.video, output=media.output)
         PROGRESS.say(None)

@@ -116,7 +116,7 @@ class Listener:
             if call.ended is not None:
                 tell_end(call.ended, self.output)
             return
-        with self.media.open() as media:
+        with self.media.open(on_lost=self.output.device_lost) as media:
             with suppress(LocalProtocolError):  # given up meanwhile: the conversation tells
                 await incoming.accept(audio=media.audio, video=media.video, output=media.output)
             ended = await converse(

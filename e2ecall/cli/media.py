@@ -1,9 +1,9 @@
-"""What a call of the command line sends and keeps: files of the user's (spec/media.md).
+"""What a call of the command line sends and keeps: devices, and files of the user's.
 
-The media library is imported when a file was named, and not before.
+What of it is opened, and how, is `opened`; the media library is loaded there, and not before.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,11 @@ from cyclopts.types import ExistingFile, PositiveFloat
 from e2ecall.errors import LocalProtocolError
 
 if TYPE_CHECKING:
-    from e2ecall.media.sinks import Sink
-    from e2ecall.media.sources import AudioSource, VideoSource
+    from e2ecall.cli.opened import Media
+    from e2ecall.media.sources import VideoSource
 
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """The open sources of one call, and where goes what is received."""
-
-    audio: "AudioSource | None" = None
-    video: "VideoSource | None" = None
-    output: "Sink | None" = None
+DEFAULT_DEVICE: Final = "default"
+NO_DEVICE: Final = "off"
 
 
 @Parameter(name="*")
@@ -34,15 +28,36 @@ class MediaOptions:
     """The options about a call's media."""
 
     audio: Annotated[
-        ExistingFile | None, Parameter(help="Send the sound of this file; otherwise silence.")
+        ExistingFile | None, Parameter(help="Send the sound of this file, and no microphone.")
     ] = None
     video: Annotated[
-        ExistingFile | None, Parameter(help="Send the picture of this file; otherwise none.")
+        ExistingFile | None, Parameter(help="Send the picture of this file, and no camera.")
+    ] = None
+    microphone: Annotated[
+        str | None,
+        Parameter(
+            help="Send this microphone: its name or number, or `default`; `off` sends silence. On "
+            "the screen the default one is sent, elsewhere silence."
+        ),
+    ] = None
+    speaker: Annotated[
+        str | None,
+        Parameter(
+            help="Play what is received here: a name or number, `default` or `off`. On the screen "
+            "the default one plays, elsewhere none."
+        ),
+    ] = None
+    camera: Annotated[
+        str | None,
+        Parameter(
+            help="Send this camera from the beginning: its name, or `default`. On the screen a key "
+            "turns it on and off."
+        ),
     ] = None
     record: Annotated[
         Path | None,
         Parameter(
-            help="Write what is received to this MP4 file, unencrypted; otherwise it is dropped. "
+            help="Write what is received to this MP4 file, unencrypted; otherwise nothing is kept. "
             "No file is overwritten: another call gets a number."
         ),
     ] = None
@@ -54,9 +69,13 @@ class MediaOptions:
         """Refuse what cannot be sent or written, before anybody is called.
 
         Raises:
-            MediaError: a file cannot be sent.
-            LocalProtocolError: the recording cannot be written.
+            MediaError: a file or a device that was asked for cannot be opened.
+            LocalProtocolError: the recording cannot be written, or two sources were named for one.
         """
+        if self.audio is not None and self.microphone is not None:
+            raise LocalProtocolError("--audio and --microphone do not go together")
+        if self.video is not None and self.camera is not None:
+            raise LocalProtocolError("--video and --camera do not go together")
         if self.record is not None:
             _check_recording(self.record)
         with self.open():
@@ -66,43 +85,28 @@ class MediaOptions:
         """Open what is sent where the user turns the camera on in a call.
 
         Raises:
-            LocalProtocolError: nothing was chosen.
             MediaError: it cannot be opened.
         """
-        if self.video is None:
-            raise LocalProtocolError("there is no picture to send", hint="call with --video FILE")
-        from e2ecall.media.playback import FileVideo
+        from e2ecall.cli.opened import open_picture
 
-        return FileVideo(self.video)
+        return open_picture(self)
 
     @contextmanager
-    def open(self) -> Iterator[Media]:
+    def open(
+        self, *, live: bool = False, on_lost: Callable[[str], None] | None = None
+    ) -> "Iterator[Media]":
         """Yield fresh sources and sink for one call, and close the sources afterwards.
 
+        With ``live`` the default microphone and speaker are used where none was named, if they are
+        there. ``on_lost`` is told which device went away, by any thread.
+
         Raises:
-            MediaError: a file cannot be read as media.
+            MediaError: a file or a device that was asked for cannot be opened.
         """
-        audio: AudioSource | None = None
-        video: VideoSource | None = None
-        output: Sink | None = None
-        try:
-            if self.audio is not None:
-                from e2ecall.media.playback import FileAudio
+        from e2ecall.cli.opened import open_media
 
-                audio = FileAudio(self.audio)
-            if self.video is not None:
-                from e2ecall.media.playback import FileVideo
-
-                video = FileVideo(self.video)
-            if self.record is not None:
-                from e2ecall.media.recorder import RecorderSink
-
-                output = RecorderSink(_free(self.record))
-            yield Media(audio, video, output)
-        finally:
-            for source in (audio, video):
-                if source is not None:
-                    source.close()
+        with open_media(self, live=live, on_lost=on_lost) as media:
+            yield media
 
 
 NO_MEDIA: Final = MediaOptions()
@@ -113,12 +117,3 @@ def _check_recording(path: Path) -> None:
         raise LocalProtocolError(f"{path} is not an MP4 file", hint="choose a name ending in .mp4")
     if not path.parent.is_dir():
         raise LocalProtocolError(f"there is no folder {path.parent}", hint="create it first")
-
-
-def _free(path: Path) -> Path:
-    """Return ``path``, or with a number where that is taken: a recording replaces nothing."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_stem(f"{path.stem}-{number}")
-    return free

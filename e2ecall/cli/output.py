@@ -25,6 +25,10 @@ class Output:
         PROGRESS.erase()
         print(line, flush=True)
 
+    def device_lost(self, what: str) -> None:
+        """Say that a device of this end went away; by any thread."""
+        self.tell(f"{what[0].upper()}{what[1:]}.", "device_lost", reason=what)
+
 
 def harmless(text: str) -> str:
     """Return a peer's text without what could control a terminal or imitate this program's lines.

@@ -4,8 +4,11 @@ What is let out is stopped first and told then; what is let out anew is told fir
 of it a peer may bring about - nothing - is `e2ecall.protocol.call_controls`.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import anyio.to_thread
 
 from e2ecall.client.calllife import CallLife
 from e2ecall.errors import LocalProtocolError
@@ -48,10 +51,14 @@ class CallControls(CallLife):
                 await self._apply_controls()
 
     async def camera(self, on: bool = True, source: "VideoSource | None" = None) -> None:
-        """Turn the own camera off, which closes its source, or on, with a source to open.
+        """Turn the own camera off, which closes its source, or on, with a source.
+
+        Without ``source`` the one before is opened once more, if it is `Repeatable`, as cameras and
+        files are.
 
         Raises:
-            LocalProtocolError: it is to be on, and there is no source: a closed one stays closed.
+            LocalProtocolError: it is to be on, and there is no source and none to open once more.
+            MediaError: the one before cannot be opened any more.
         """
         await self._show(Stream.CAMERA, on, source)
 
@@ -103,13 +110,28 @@ class CallControls(CallLife):
             if on and source is None:
                 if getattr(self._wanted, name):
                     return
-                raise LocalProtocolError(f"the {name} needs a source, to be turned on")
+                source = await self._again(stream)
             wanted = replace(self._wanted, **{name: on})
             if on:
                 await self._change(wanted)
+            if source is not None:
+                self._shown[stream] = source
             await self.media.show(stream, source)
             if not on:
                 await self._change(wanted)
+
+    async def _again(self, stream: Stream) -> "VideoSource":
+        """Open once more what was shown before; in a thread, as a camera takes a while."""
+        before = self._shown.get(stream)
+        if before is None and stream is Stream.CAMERA:
+            before = self._choice.video
+        again: Callable[[], VideoSource] | None = getattr(before, "again", None)
+        if again is None:
+            raise LocalProtocolError(
+                f"the {stream.name.lower()} needs a source, to be turned on",
+                hint="one that is closed stays closed, unless it can be opened again",
+            )
+        return await anyio.to_thread.run_sync(again)
 
     async def _change(self, wanted: Controls) -> None:
         """Stop what is no longer let out, tell the peer, then send what is let out anew."""

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict, astuple
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -56,6 +56,9 @@ from e2ecall.protocol.messages import (
 )
 from relay.wire.messages import Ticket, TurnCredential
 
+if TYPE_CHECKING:
+    from e2ecall.media.sources import VideoSource
+
 MAX_EVENTS: Final = 256
 """Events kept for a program that does not read them; older ones are dropped, `Ended` never."""
 
@@ -96,6 +99,7 @@ class CallSteps:
         self._connected_at: float | None = None
         self._machine = machine
         self._choice = choice
+        self._shown: dict[Stream, VideoSource] = {}  # the last of each, to be opened once more
         self._wanted = Controls(camera=choice.video is not None, recording=keeps(choice.output))
         self._peer_muted = False
         self._hides_pictures = hides_pictures

@@ -69,6 +69,10 @@ class FileVideo:
         self._frame_rate = min(max(round(rate_value / self._every), 1), MAX_FRAME_RATE)
         self._frames = self._decode()
 
+    def again(self) -> "FileVideo":
+        """Play the file from its beginning; see `Repeatable`."""
+        return FileVideo(self._file.path, loop=self._loop)
+
     @property
     def frame_rate(self) -> int:
         """Frames a second, as the file says."""
@@ -90,7 +94,7 @@ class FileVideo:
             for number, frame in enumerate(self._file.container().decode(video=0)):
                 if number % self._every == 0:
                     yielded = True
-                    yield _fitted(frame)
+                    yield fitted(frame)
             if not self._loop:
                 return
 
@@ -102,7 +106,7 @@ class _File:
         # PyAV must not close a container that another thread decodes.
         self.lock = threading.Lock()
         self.closed = False
-        self._path = path
+        self.path = path
         self._container = self._open()
         if not getattr(self._container.streams, kind):
             self._container.close()
@@ -124,12 +128,13 @@ class _File:
 
     def _open(self) -> av.container.InputContainer:
         try:
-            return av.open(str(self._path), mode="r")
+            return av.open(str(self.path), mode="r")
         except (OSError, av.FFmpegError) as error:
-            raise MediaError(f"{self._path.name} cannot be read as media") from error
+            raise MediaError(f"{self.path.name} cannot be read as media") from error
 
 
-def _fitted(frame: VideoFrame) -> VideoFrame:
+def fitted(frame: VideoFrame) -> VideoFrame:
+    """Return the picture at a size that a call can send: even, and at most 1 280 pixels wide."""
     width = min(frame.width, _MAX_WIDTH) & ~1
     height = round(frame.height * width / frame.width) & ~1
     return frame.reformat(width=max(width, 2), height=max(height, 2), format="yuv420p")

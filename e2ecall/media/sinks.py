@@ -4,6 +4,7 @@ Only frames that were decrypted, authenticated and decoded come here. A sink run
 engine's own asyncio loop: it must not block it, and an AnyIO program's own loop is elsewhere.
 """
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -56,6 +57,25 @@ class ReceivedFrame:
     stream: Stream
     frame: DecodedFrame
     rtp_time: int
+
+
+class TeeSink:
+    """Hands every frame to several sinks, in their order; ``keeps`` if one of them keeps it."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self._sinks = sinks
+        self.keeps = any(getattr(sink, "keeps", False) for sink in sinks)
+
+    async def write(self, stream: Stream, frame: DecodedFrame, rtp_time: int) -> None:
+        """Take a frame."""
+        for sink in self._sinks:
+            await sink.write(stream, frame, rtp_time)
+
+    async def close(self) -> None:
+        """Close all of them, whatever the first ones do."""
+        async with asyncio.TaskGroup() as tasks:
+            for sink in self._sinks:
+                tasks.create_task(sink.close())
 
 
 class CollectingSink:

@@ -64,6 +64,19 @@ class VideoSource(Protocol):
         ...
 
 
+@runtime_checkable
+class Repeatable(Protocol):
+    """A video source that can be opened once more after it was closed, as a camera is."""
+
+    def again(self) -> VideoSource:
+        """Return a fresh source of the same picture; may block while a device opens.
+
+        Raises:
+            MediaError: it cannot be opened any more.
+        """
+        ...
+
+
 Source: TypeAlias = AudioSource | VideoSource
 
 Samples: TypeAlias = NDArray[np.int16]

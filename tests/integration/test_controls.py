@@ -6,6 +6,8 @@ import pytest
 
 import e2ecall
 from e2ecall import EndReason, LeaveReason
+from e2ecall.media.files import write_movie
+from e2ecall.media.playback import FileVideo
 from e2ecall.media.recorder import RecorderSink
 from e2ecall.media.sources import GeneratedVideo
 from e2ecall.protocol.messages import Stream
@@ -70,6 +72,27 @@ async def test_an_audio_call_becomes_a_video_call_and_back(people):
         await call.camera(True, moving_picture(2))
         await more(at_bob["output"], Stream.CAMERA)
         assert call.media.stats().refused == answered.media.stats().refused == 0
+        await call.hangup()
+
+
+async def test_a_camera_goes_on_again(people, tmp_path):
+    """CALL-34: a camera that was turned off is opened once more by turning it on."""
+    film = tmp_path / "film.mp4"
+    picture = np.full((540, 640), 128, dtype=np.uint8)
+    write_movie(film, ((n / 30, picture) for n in range(60)), np.zeros((960, 2), np.int16), 0.0)
+    async with people() as (alice, bob):
+        at_bob = media(video=False)
+        first = FileVideo(film, loop=True)
+        call, incoming = await ringing(alice, bob, video=first)
+        await incoming.accept(**at_bob)
+        await until(call, e2ecall.Connected)
+        for _ in range(2):
+            await more(at_bob["output"], Stream.CAMERA)
+            await call.camera(False)
+            assert first.read() is None  # closed
+            await call.camera(True)
+            assert call.controls.camera
+        await more(at_bob["output"], Stream.CAMERA)
         await call.hangup()
 
 

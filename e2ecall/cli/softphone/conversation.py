@@ -35,7 +35,9 @@ class Conversation:
         self.model = CallModel(peer, is_verified(me, peer), status)
         self._options = options
         self._stack = ExitStack()
-        media = self._stack.enter_context(options.open())
+        media = self._stack.enter_context(options.open(live=True, on_lost=self._device_lost))
+        for note in media.notes:
+            self.model.say(note)
         self.audio: MeteredAudio | None = MeteredAudio(media.audio) if media.audio else None
         self.video: VideoSource | None = media.video
         self.output: MeteredSink = MeteredSink(media.output)
@@ -128,6 +130,10 @@ class Conversation:
             self.placing.cancel()
         else:
             self._call.leave()
+
+    def _device_lost(self, what: str) -> None:
+        """Say that a device went away; by any thread."""
+        self.model.say(f"{what[0].upper()}{what[1:]}: silence or black is sent instead.")
 
     async def _turn_camera_on(self) -> None:
         source = await anyio.to_thread.run_sync(self._options.open_camera)

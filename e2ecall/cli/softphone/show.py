@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Final
 
 import anyio
+import anyio.to_thread
 
 from e2ecall.cli.media import MediaOptions
 from e2ecall.cli.output import Output
@@ -48,6 +49,7 @@ async def use_phone(
         E2ECallError: the call was not possible or came to a bad end, or the account's connection
             ended for good.
     """
+    await anyio.to_thread.run_sync(_load)
     async with anyio.create_task_group() as tasks:
         phone = Phone(me, options, tasks, welcome, stays=first is None and not once)
         for take in (phone.take_calls, phone.take_messages, phone.take_missed):
@@ -59,6 +61,14 @@ async def use_phone(
     for line in phone.lines:
         output.tell(f"{line.who}: {line.text}" if line.who else line.text, "line")
     phone.check()
+
+
+def _load() -> None:
+    """Load what calls need, before there is a screen that would stand still for it."""
+    from e2ecall.cli import opened  # noqa: F401 - it loads the codecs
+    from e2ecall.media import sound
+
+    sound.preload()
 
 
 async def _show(phone: Phone) -> None:
