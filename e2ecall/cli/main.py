@@ -17,7 +17,9 @@ from e2ecall.cli.allow import allow
 from e2ecall.cli.block import block, unblock
 from e2ecall.cli.call import call
 from e2ecall.cli.change_passphrase import passphrase
+from e2ecall.cli.completion import completion_of
 from e2ecall.cli.contacts import contacts
+from e2ecall.cli.doctor.command import doctor
 from e2ecall.cli.history import history
 from e2ecall.cli.invite import accept, invite
 from e2ecall.cli.listen import listen
@@ -61,11 +63,13 @@ _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     export,
     import_,
     passphrase,
+    doctor,
 )
 """In the order of the help."""
 
 for _place, _command in enumerate(_COMMANDS):
     app.command(_command, sort_key=_place)
+app.command(completion_of(app), sort_key=len(_COMMANDS) + 1)
 app.command(
     "e2ecall.cli.demo.command:demo",
     name="demo",

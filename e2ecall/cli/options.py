@@ -99,6 +99,18 @@ class Options:
         """Return where the command tells what happens."""
         return Output(as_json=self.as_json)
 
+    def relay_settings(self) -> Settings:
+        """Return which relay is meant, for what needs no account.
+
+        Raises:
+            LocalProtocolError: none is.
+        """
+        return self._settings(self.store or default_store())
+
+    def has_store(self) -> bool:
+        """Return whether there is an account's store to open."""
+        return (self.store or default_store()).exists()
+
     def access(self) -> Access:
         """Return the way into a store that exists already.
 

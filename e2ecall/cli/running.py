@@ -8,26 +8,26 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Literal
+from typing import Literal, TypeVar
 
 import anyio
 
 from e2ecall.cli.progress import PROGRESS
-from e2ecall.client import Client
 from e2ecall.errors import E2ECallError
 
-Opening = Callable[[], AbstractAsyncContextManager[Client]]
-Work = Callable[[Client], Awaitable[None]]
+T = TypeVar("T")
+Opening = Callable[[], AbstractAsyncContextManager[T]]
+Work = Callable[[T], Awaitable[None]]
 
 
 def run(
-    opening: Opening,
-    work: Work,
+    opening: Opening[T],
+    work: Work[T],
     *,
     doing: str | None = None,
     backend: Literal["trio", "asyncio"] = "trio",
 ) -> None:
-    """Open a client, do the work with it, and close it.
+    """Open a client, or what else the work needs, do the work with it, and close it.
 
     ``doing`` says at a terminal what is waited for, where the work itself says nothing.
 
@@ -67,7 +67,7 @@ class _Watch:
 
 
 async def _run_until_signal(
-    opening: Opening, work: Work, doing: str | None
+    opening: Opening[T], work: Work[T], doing: str | None
 ) -> signal.Signals | None:
     watch = _Watch()
     failure: BaseException | None = None

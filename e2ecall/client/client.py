@@ -39,7 +39,7 @@ from e2ecall.protocol.messages import PayloadKind, encode_text
 from e2ecall.secret import Secret
 from relay.wire.codes import read_code
 from relay.wire.errors import WireError
-from relay.wire.messages import Done, Policy, SetPolicy
+from relay.wire.messages import Done, MediaTicket, Policy, SetPolicy, Ticket, TurnCredential
 from relay.wire.names import Address
 
 if TYPE_CHECKING:
@@ -250,6 +250,17 @@ class Client:
             StoreError: the disk refused; nothing has changed.
         """
         await self._services.store.change_passphrase(_as_secret(passphrase))
+
+    async def media_credential(self) -> TurnCredential:
+        """Return a fresh credential for the relay's media servers, as a call gets; for diagnosis.
+
+        Raises:
+            LocalProtocolError: there is no account.
+            RelayError: refused.
+            ConnectionFailedError: the relay cannot be reached.
+        """
+        ticket = await self._home.line.request(MediaTicket(), Ticket)
+        return ticket.a
 
     async def wait_closed(self) -> None:
         """Wait until the account's connection has ended for good, and raise why."""
