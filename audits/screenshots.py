@@ -16,7 +16,7 @@ from typing import Final
 import anyio
 
 import e2ecall
-from e2ecall.cli.media import MediaOptions
+from e2ecall.cli.media import NO_DEVICE, MediaOptions
 from e2ecall.cli.softphone.app import PhoneApp
 from e2ecall.cli.softphone.phone import Phone
 from e2ecall.media.voice import RATE, Voice
@@ -71,7 +71,7 @@ async def take_pictures(folder: Path) -> None:
         sound = scratch / "voice.wav"
         _write_voice(sound)
         async with anyio.create_task_group() as tasks:
-            phone = Phone(bob, MediaOptions(audio=sound), tasks)
+            phone = Phone(bob, MediaOptions(audio=sound, speaker=NO_DEVICE), tasks)
             app = PhoneApp(phone)
             for work in (phone.take_calls, phone.take_messages):
                 tasks.start_soon(work)
