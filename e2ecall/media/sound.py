@@ -52,6 +52,7 @@ class _Device:
         self._finished = False
         self._closed = False
         self._told = False
+        self._opening = threading.Lock()  # PortAudio must not start and close a stream at once
         portaudio = _portaudio(what)
         open_stream = portaudio.RawInputStream if kind == "input" else portaudio.RawOutputStream
         wanted = _index_or_name(device)
@@ -80,16 +81,20 @@ class _Device:
 
     def stop(self) -> None:
         """Close the device; from any thread, also twice."""
-        if not self._closed:
-            self._closed = True
-            self._stream.close(ignore_errors=True)
+        with self._opening:
+            if not self._closed:
+                self._closed = True
+                self._stream.close(ignore_errors=True)
 
     def _start(self) -> None:
         self._alive_at = time.monotonic()
-        try:
-            self._stream.start()
-        except Exception:  # noqa: BLE001 - PortAudio's error, whose class is known only once loaded
-            self._finish()
+        with self._opening:
+            if self._closed:
+                return
+            try:
+                self._stream.start()
+            except Exception:  # noqa: BLE001 - PortAudio's error; its class is loaded late
+                self._finish()
 
     def _exchange(self, data: Any, frames: int, times: Any, status: Any) -> None:
         """Take or give a block. In PortAudio's thread."""
