@@ -1,17 +1,23 @@
 """``e2ecall completion``: what a shell needs to complete this command line."""
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import cyclopts
+from cyclopts import Parameter
+
+from e2ecall.cli.output import Output
 
 Shell: TypeAlias = Literal["bash", "zsh", "fish"]
+AsJSON: TypeAlias = Annotated[
+    bool, Parameter(name="--json", env_var="E2ECALL_JSON", negative="", show_default=False)
+]
 
 
 def completion_of(app: cyclopts.App) -> Callable[..., None]:
     """Return the command for ``app``, whose other commands it completes."""
 
-    def completion(shell: Shell, /) -> None:
+    def completion(shell: Shell, /, *, as_json: AsJSON = False) -> None:
         """Print a script that completes this command line; nothing is installed.
 
         bash: e2ecall completion bash > ~/.local/share/bash-completion/completions/e2ecall
@@ -25,6 +31,7 @@ def completion_of(app: cyclopts.App) -> Callable[..., None]:
         shell
             Which shell.
         """
-        print(app.generate_completion(shell=shell))
+        script = app.generate_completion(shell=shell)
+        Output(as_json=as_json).tell(script, "completion", shell=shell, script=script)
 
     return completion

@@ -179,6 +179,7 @@ def describe_state(state: MediaState) -> str:
 
 
 def _tell(event: CallEvent, call: Call, output: Output) -> None:
+    """Say what happened, but for the end: that is told when all is released."""
     match event:
         case Ringing() | Reconnecting() | Reconnected() | FirstVideo():
             output.tell(*_PLAIN[type(event)])
@@ -205,5 +206,5 @@ def _tell(event: CallEvent, call: Call, output: Output) -> None:
                 "frames_refused",
                 count=count,
             )
-        case Ended() | Quality():
-            pass  # the end is told when all is released; quality every two seconds would scroll
+        case Quality():
+            output.tell_programs("quality", **asdict(event))

@@ -25,6 +25,11 @@ class Output:
         PROGRESS.erase()
         print(line, flush=True)
 
+    def tell_programs(self, event: str, /, **fields: Any) -> None:
+        """Say what comes too often for people to read."""
+        if self._as_json:
+            self.tell("", event, **fields)
+
     def device_lost(self, what: str) -> None:
         """Say that a device of this end went away; by any thread."""
         self.tell(f"{what[0].upper()}{what[1:]}.", "device_lost", reason=what)

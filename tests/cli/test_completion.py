@@ -61,6 +61,16 @@ def test_zsh(script):
     subprocess.run(["zsh", "-n", path], check=True)
 
 
+def test_for_programs(script):
+    """With --json the script is one object, as everything else is."""
+    (event,) = run_command("completion", "fish", "--json").events
+    assert event == {
+        "event": "completion",
+        "shell": "fish",
+        "script": script("fish").read_text()[:-1],
+    }
+
+
 def test_unknown_shell():
     """Another shell is an error of the command line."""
     assert run_command("completion", "tcsh").code == 2
