@@ -73,9 +73,10 @@ class TeeSink:
 
     async def close(self) -> None:
         """Close all of them, whatever the first ones do."""
-        async with asyncio.TaskGroup() as tasks:
-            for sink in self._sinks:
-                tasks.create_task(sink.close())
+        ends = await asyncio.gather(*(s.close() for s in self._sinks), return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
 
 
 class CollectingSink:
