@@ -6,6 +6,7 @@ over in bounded queues. A device that goes away is told once, and silence takes 
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,7 +43,7 @@ _CHANNELS: Final = 2
 _SAMPLE_BYTES: Final = 2 * _CHANNELS
 
 
-class _Device:
+class _Device(ABC):
     """An open PortAudio stream, and whether it still lives."""
 
     def __init__(self, what: str, kind: str, device: str | None, on_lost: Lost | None) -> None:
@@ -96,9 +97,9 @@ class _Device:
             except Exception:  # noqa: BLE001 - PortAudio's error; its class is loaded late
                 self._finish()
 
+    @abstractmethod
     def _exchange(self, data: Any, frames: int, times: Any, status: Any) -> None:
         """Take or give a block. In PortAudio's thread."""
-        raise NotImplementedError
 
     def _finish(self) -> None:
         self._finished = True
