@@ -88,6 +88,7 @@ THOROUGH = (
     "integration/test_healing.py",
     "integration/test_paths.py",
     "integration/test_rekeying.py",
+    "integration/test_transports.py",
     "media/test_loss.py",
     "network/",
     "relay/io/",

@@ -50,7 +50,7 @@ _ENDS: Final = {
 _HINTS: Final = {
     EndReason.NOT_AUTHENTIC: "somebody on the way may be interfering: tell nothing secret until "
     "a later call shows the same code at both ends",
-    EndReason.TIMEOUT: "the network must let UDP through to the relay",
+    EndReason.TIMEOUT: "the network must let media through to the relay",
     EndReason.CONNECTION_LOST: "the network was gone for too long; call again when it is back",
     EndReason.SUPERSEDED: "take their call with `e2ecall listen`, or call again",
 }

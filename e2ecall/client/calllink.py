@@ -163,7 +163,7 @@ class CallLink(AnonymousLine):
         assert self._box is not None
         return self._box
 
-    def turn_uri(self, credential: TurnCredential) -> str:
+    def turn_uris(self, credential: TurnCredential) -> tuple[str, ...]:
         """Where the relay says that the media service is that a credential is for (TICKET-07).
 
         A peer has no say in this: it can only pick one of the relay's own.
@@ -174,16 +174,16 @@ class CallLink(AnonymousLine):
         hello = self._line.hello
         if hello is None or not hello.turn:
             raise MediaError("this relay offers no media service")
-        return urls_for(hello.turn, credential.username)[0]
+        return urls_for(hello.turn, credential.username)
 
-    async def wait_turn_uri(self, credential: TurnCredential) -> str:
-        """Return `turn_uri` once the relay has said hello; raises as that does.
+    async def wait_turn_uris(self, credential: TurnCredential) -> tuple[str, ...]:
+        """Return `turn_uris` once the relay has said hello; raises as that does.
 
         Raises:
             ConnectionFailedError: the relay is lost.
         """
         await self._line.wait_up()
-        return self.turn_uri(credential)
+        return self.turn_uris(credential)
 
     async def wait_lost(self) -> None:
         """Wait until the relay counts as lost."""

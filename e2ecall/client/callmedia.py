@@ -89,9 +89,11 @@ class CallMedia:
             self._sources[Stream.CAMERA] = choice.video
         self._sink = choice.output
 
-    async def gather(self, uri: str, credential: TurnCredential) -> tuple[Candidate, ...]:
+    async def gather(
+        self, uris: tuple[str, ...], credential: TurnCredential
+    ) -> tuple[Candidate, ...]:
         """Allocate at the relay; raises MediaError."""
-        return await self._peer.gather(uri, credential.username, credential.password)
+        return await self._peer.gather(uris, credential.username, credential.password)
 
     async def prepare(self) -> None:
         """Open sources and encoders; nothing is sent."""
@@ -134,14 +136,18 @@ class CallMedia:
         return identity.description
 
     async def gather_path(
-        self, local: MediaDescription, epoch: int, uri: str, credential: TurnCredential
+        self,
+        local: MediaDescription,
+        epoch: int,
+        uris: tuple[str, ...],
+        credential: TurnCredential,
     ) -> tuple[Candidate, ...]:
         """Allocate for a path that was drawn; raises MediaError."""
         identity = self._drawn.pop(local.fingerprint, None)
         if identity is None:
             raise MediaError("this path was given up")
         return await self._peer.gather_path(
-            identity, epoch, uri, credential.username, credential.password
+            identity, epoch, uris, credential.username, credential.password
         )
 
     async def replace_path(self, event: ReplacePath) -> None:

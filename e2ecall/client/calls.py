@@ -447,9 +447,11 @@ class Calls:
             if self._closed:
                 raise MediaError("the client is closed")
             if self._engine is None:
-                from e2ecall.media.engine import MediaEngine  # aiortc takes half a second
+                from e2ecall.media.engine import MediaEngine, Settings  # aiortc takes half a second
 
-                self._engine = await self._stack.enter_async_context(MediaEngine())
+                self._engine = await self._stack.enter_async_context(
+                    MediaEngine(Settings(tls=self._services.tls))
+                )
         return await CallMedia.create(self._engine)
 
     async def _confirm(self, remote: Party) -> None:

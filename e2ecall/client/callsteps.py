@@ -409,8 +409,8 @@ class CallSteps:
         self, local: MediaDescription, epoch: int, credential: TurnCredential
     ) -> tuple[Candidate, ...]:
         assert self._link is not None
-        uri = await self._link.wait_turn_uri(credential)
-        return await self.media.gather_path(local, epoch, uri, credential)
+        uris = await self._link.wait_turn_uris(credential)
+        return await self.media.gather_path(local, epoch, uris, credential)
 
     async def _replace_path(self, event: ReplacePath) -> None:
         try:
@@ -429,7 +429,7 @@ class CallSteps:
     async def _gather(self, credential: TurnCredential) -> None:
         assert self._link is not None
         try:
-            self._candidates = await self.media.gather(self._link.turn_uri(credential), credential)
+            self._candidates = await self.media.gather(self._link.turn_uris(credential), credential)
             if self._machine.role is Role.CALLER:
                 await self.media.prepare()
         except E2ECallError as error:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, cast
 
 from aioice import Connection
 from aioice.ice import StunProtocol
-from aioice.turn import TurnClientMixin, TurnTransport
+from aioice.turn import TurnClientMixin, TurnClientTcpProtocol, TurnTransport
 from aiortc import RTCCertificate, RTCDtlsTransport, RTCIceGatherer, RTCIceTransport
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamTrack
@@ -262,6 +262,7 @@ _METHODS: Final[tuple[tuple[type, str, tuple[str, ...]], ...]] = (
     (TurnTransport, "_close", ("self",)),
     (TurnTransport, "_connect", ("self", "protocol")),
     (TurnClientMixin, "datagram_received", ("self", "data", "addr")),
+    (TurnClientTcpProtocol, "_send", ("self", "data")),
     (
         TurnClientMixin,
         "__init__",

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import ipaddress
 import re
-from collections.abc import Collection, Mapping
+import ssl
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any, Final
 
@@ -17,15 +19,22 @@ from aioice import Candidate as ICECandidate
 from aioice import Connection, TransportPolicy, stun
 from aioice.candidate import candidate_priority
 from aioice.ice import CandidatePair, StunProtocol
-from aioice.turn import TurnClientUdpProtocol, TurnTransport
+from aioice.turn import TurnClientTcpProtocol, TurnClientUdpProtocol, TurnTransport
 from aiortc import RTCIceGatherer
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
 from e2ecall.errors import MediaError
 from e2ecall.protocol.messages import Candidate, CandidateType
 
-GATHER_TIMEOUT: Final = 5.0
-"""Seconds until the relay must have answered the Allocate request."""
+GATHER_TIMEOUT: Final = 8.0
+"""Seconds until the relay must have answered an Allocate request, over whichever transport."""
+
+HEAD_START: Final = 1.0
+"""Seconds that each transport has before the next one is tried beside it."""
+
+MAX_UNSENT: Final = 65_536
+"""Bytes kept for a TCP connection that does not take them: half a second of video. What is beyond
+is lost as on a network, since media that is late is worth nothing."""
 
 RELEASE_TIMEOUT: Final = 1.0
 """Seconds that the relay may take to confirm the end of an allocation."""
@@ -41,7 +50,8 @@ CHANNEL_LIFETIME: Final = 500
 
 _RECEIVE_BUFFER: Final = 262_144
 _TURN_URI: Final = re.compile(
-    r"turn:(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})(?:\?transport=udp)?",
+    r"(turns?):(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})"
+    r"(?:\?transport=(udp|tcp))?",
     re.ASCII,
 )
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
@@ -62,12 +72,53 @@ class _TURNClient(TurnClientUdpProtocol):
             super().datagram_received(data, addr)
 
 
+class _TURNStreamClient(TurnClientTcpProtocol):
+    """The same over TCP or TLS; what the connection does not take is dropped, not kept."""
+
+    def __init__(self, *options: Any) -> None:
+        super().__init__(*options)
+        self._gone = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._gone.set()
+
+    async def abort(self) -> None:
+        """End the connection now: TLS would wait for the other end's goodbye."""
+        self.transport.abort()
+        await self._gone.wait()
+
+    def datagram_received(self, data: bytes | str, addr: tuple[str, int]) -> None:
+        with contextlib.suppress(Exception):
+            super().datagram_received(data, addr)
+
+    def _send(self, data: bytes) -> None:
+        if self.transport.get_write_buffer_size() <= MAX_UNSENT:
+            super()._send(data)
+
+
+@dataclass(frozen=True, slots=True)
+class TURNServer:
+    """One way to the relay's TURN server."""
+
+    host: str
+    port: int
+    stream: bool = False
+    tls: bool = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return self.host, self.port
+
+
 class _AllocationProtocol(StunProtocol):
     """The STUN layer over an allocation; remembers its checks and ends within a bounded time."""
 
     def __init__(self, receiver: "RelayConnection") -> None:
         super().__init__(receiver)
         self._path = receiver
+        self.stream: _TURNStreamClient | None = None
         self._checks: dict[tuple[str, int], stun.Message] = {}
 
     def datagram_received(self, data: bytes | str, addr: tuple[Any, ...]) -> None:
@@ -95,13 +146,23 @@ class _AllocationProtocol(StunProtocol):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
                 await allocation._close()  # noqa: SLF001 - see hooks
+        if self.stream is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RELEASE_TIMEOUT):
+                    await self.stream.abort()
 
 
 class RelayConnection(Connection):
     """An ICE connection whose only local candidate is a relayed one."""
 
-    def __init__(self, **parameters: Any) -> None:
-        super().__init__(transport_policy=TransportPolicy.RELAY, **parameters)
+    def __init__(
+        self, servers: Sequence[TURNServer], tls: ssl.SSLContext | None, **parameters: Any
+    ) -> None:
+        super().__init__(
+            transport_policy=TransportPolicy.RELAY, turn_server=servers[0].address, **parameters
+        )
+        self.servers = tuple(servers)
+        self._tls = tls
         self.expected: Mapping[int, Collection[int]] = {}
         """SSRCs of the peer's description with their payload types; all else is ignored."""
         self.datagrams_sent = 0
@@ -131,25 +192,63 @@ class RelayConnection(Connection):
         return [protocol.local_candidate]
 
     async def _allocate(self) -> _AllocationProtocol:
-        server = self.turn_server
-        assert server is not None
-        socket, client = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _TURNClient(
-                server,
-                self.turn_username,
-                self.turn_password,
-                ALLOCATION_LIFETIME,
-                CHANNEL_LIFETIME,
-            ),
-            remote_addr=server,
-        )
+        """Allocate over the first transport that works; each has a head start before the next."""
+        waiting, trying = list(self.servers), set[asyncio.Task[_AllocationProtocol]]()
+        failures: list[BaseException] = []
         try:
-            raw = socket.get_extra_info("socket")
-            raw.setsockopt(SOL_SOCKET, SO_RCVBUF, _RECEIVE_BUFFER)
+            while waiting or trying:
+                if waiting:
+                    server = waiting.pop(0)
+                    trying.add(asyncio.create_task(self._allocate_at(server)))
+                done, _ = await asyncio.wait(
+                    trying,
+                    timeout=HEAD_START if waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for task in done:
+                    error = task.exception()
+                    if error is None:
+                        trying.remove(task)
+                        return task.result()
+                    trying.remove(task)
+                    failures.append(error)
+        finally:
+            await _release(trying)
+        # What the relay itself said tells more than that something did not answer.
+        raise next((e for e in failures if isinstance(e, stun.TransactionFailed)), failures[0])
+
+    async def _allocate_at(self, server: TURNServer) -> _AllocationProtocol:
+        loop = asyncio.get_running_loop()
+        options = (
+            server.address,
+            self.turn_username,
+            self.turn_password,
+            ALLOCATION_LIFETIME,
+            CHANNEL_LIFETIME,
+        )
+        transport: asyncio.BaseTransport
+        client: _TURNClient | _TURNStreamClient
+        if server.stream:
+            transport, client = await loop.create_connection(
+                lambda: _TURNStreamClient(*options),
+                *server.address,
+                ssl=self._tls if server.tls else None,
+            )
+        else:
+            transport, client = await loop.create_datagram_endpoint(
+                lambda: _TURNClient(*options), remote_addr=server.address
+            )
+        try:
+            if not server.stream:
+                raw = transport.get_extra_info("socket")
+                raw.setsockopt(SOL_SOCKET, SO_RCVBUF, _RECEIVE_BUFFER)
             protocol = _AllocationProtocol(self)
+            protocol.stream = client if isinstance(client, _TURNStreamClient) else None
             await TurnTransport(client)._connect(protocol)  # noqa: SLF001 - see hooks
         except BaseException:
-            socket.close()
+            if isinstance(client, _TURNStreamClient):
+                client.transport.abort()
+            transport.close()
             raise
         return protocol
 
@@ -193,19 +292,33 @@ class RelayConnection(Connection):
 
 
 def relay_gatherer(
-    turn_uri: str, username: str, password: str, *, ice_ufrag: str, ice_pwd: str
+    turn_uris: Sequence[str],
+    username: str,
+    password: str,
+    *,
+    ice_ufrag: str,
+    ice_pwd: str,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[RTCIceGatherer, RelayConnection]:
     """Return a gatherer for aiortc's ICE transport, and its connection. Nothing is sent yet.
 
+    The URIs are those of one TURN server; they are tried in the order UDP, TCP, TLS. One of
+    ``turns:`` needs ``tls``, by which the server's certificate is checked.
+
     Raises:
-        MediaError: the URI is not ``turn:HOST:PORT[?transport=udp]``.
+        MediaError: none of them is one that can be used, or one is not of a form that is known.
     """
-    server = _turn_server(turn_uri)
+    servers = [turn_server(uri) for uri in turn_uris]
+    usable = [server for server in servers if tls is not None or not server.tls]
+    if not usable:
+        raise _not_supported()
+    usable.sort(key=lambda server: (server.stream, server.tls))
     # The list is never None: aiortc would then ask a public STUN server.
     gatherer = RTCIceGatherer([], RTCIceTransportPolicy.RELAY, ice_ufrag, ice_pwd)
     connection = RelayConnection(
+        usable,
+        tls,
         ice_controlling=False,
-        turn_server=server,
         turn_username=username,
         turn_password=password,
         local_username=ice_ufrag,
@@ -230,7 +343,7 @@ async def allocate(connection: RelayConnection) -> tuple[Candidate, ...]:
         # raise ValueError, KeyError, OverflowError and more.
         raise MediaError(
             "the relay's media server does not answer",
-            hint="A firewall may block UDP to the relay.",
+            hint="A firewall may be between this machine and the relay.",
         ) from error
     candidates = connection.local_candidates
     if not candidates or any(candidate.type != "relay" for candidate in candidates):
@@ -241,20 +354,38 @@ async def allocate(connection: RelayConnection) -> tuple[Candidate, ...]:
     )
 
 
-def _turn_server(uri: str) -> tuple[str, int]:
-    """Return host and port of a TURN URI, where nothing is left for a resolver to stumble over."""
+def turn_server(uri: str) -> TURNServer:
+    """Return what a TURN URI names, with nothing left for a resolver to stumble over (MEDIA-16).
+
+    Raises:
+        MediaError: it is not of a form that is known.
+    """
     match = _TURN_URI.fullmatch(uri)
-    if match is None or not 0 < int(match[2]) < 1 << 16:
+    if match is None or not 0 < int(match[3]) < 1 << 16:
         raise _not_supported()
-    host = match[1]
+    scheme, host, port, transport = match[1], match[2], int(match[3]), match[4]
+    tls = scheme == "turns"
+    if tls and transport == "udp":
+        raise _not_supported()
     if host.startswith("["):
         try:
-            return str(ipaddress.IPv6Address(host[1:-1])), int(match[2])
+            host = str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError as error:
             raise _not_supported() from error
-    if not all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")):
+    elif not all(_LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")):
         raise _not_supported()
-    return host, int(match[2])
+    return TURNServer(host, port, stream=tls or transport == "tcp", tls=tls)
+
+
+async def _release(tasks: "set[asyncio.Task[_AllocationProtocol]]") -> None:
+    """Give up attempts that another one overtook, and what they may have come to."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled() and task.exception() is None:
+            await task.result().close()
 
 
 def _not_supported() -> MediaError:

@@ -57,13 +57,20 @@ class MediaPath:
         """Whether the peer ended it in an authenticated way."""
         return self.ended.is_set() and self.dtls is not None and hooks.ended_by_peer(self.dtls)
 
-    async def gather(self, turn_uri: str, username: str, password: str) -> tuple[Candidate, ...]:
+    async def gather(
+        self, turn_uris: Sequence[str], username: str, password: str
+    ) -> tuple[Candidate, ...]:
         """Allocate at the relay and send nothing towards the peer; see `MediaPeer.gather`."""
         if self._gathering is not None or self._closing is not None:
             raise LocalProtocolError("this media transport has gathered already")
         local = self.identity.description
         self._gatherer, self.connection = relay_gatherer(
-            turn_uri, username, password, ice_ufrag=local.ice_ufrag, ice_pwd=local.ice_pwd
+            turn_uris,
+            username,
+            password,
+            ice_ufrag=local.ice_ufrag,
+            ice_pwd=local.ice_pwd,
+            tls=self._settings.tls,
         )
         self._gathering = asyncio.current_task()
         candidates = await allocate(self.connection)

@@ -52,16 +52,19 @@ class MediaPeer:
         """Whether `close` was called."""
         return self._closed
 
-    async def gather(self, turn_uri: str, username: str, password: str) -> tuple[Candidate, ...]:
+    async def gather(
+        self, turn_uris: Sequence[str], username: str, password: str
+    ) -> tuple[Candidate, ...]:
         """Make the allocation at the relay; send nothing towards the peer. Once.
 
-        ``turn_uri`` is ``turn:HOST:PORT[?transport=udp]`` as the relay's hello says.
+        ``turn_uris`` are those of one TURN server, as the relay's hello says; what is tried first
+        is UDP, then TCP, then TLS.
 
         Raises:
-            MediaError: the relay refused it, did not answer within 5 s, or gave an address
+            MediaError: the relay refused it, did not answer within 8 s, or gave an address
                 outside of the allowed networks.
         """
-        return await self._thread.run(self._session.gather, turn_uri, username, password)
+        return await self._thread.run(self._session.gather, turn_uris, username, password)
 
     async def prepare(self, sources: Mapping[Stream, Source]) -> None:
         """Open encoders and read each source's first frame, before the answer, to save time.
@@ -127,7 +130,12 @@ class MediaPeer:
         self._thread.soon(self._session.enter_epoch, epoch)
 
     async def gather_path(
-        self, identity: MediaIdentity, epoch: int, turn_uri: str, username: str, password: str
+        self,
+        identity: MediaIdentity,
+        epoch: int,
+        turn_uris: Sequence[str],
+        username: str,
+        password: str,
     ) -> tuple[Candidate, ...]:
         """Make the allocation for another path, in the place of one that is being made.
 
@@ -138,7 +146,7 @@ class MediaPeer:
             LocalProtocolError: media has not started, or is over.
         """
         return await self._thread.run(
-            self._session.gather_path, identity, epoch, turn_uri, username, password
+            self._session.gather_path, identity, epoch, turn_uris, username, password
         )
 
     async def replace_path(

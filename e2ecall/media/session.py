@@ -75,11 +75,13 @@ class MediaSession:
 
     # --- before the call is accepted ----------------------------------------------------------
 
-    async def gather(self, turn_uri: str, username: str, password: str) -> tuple[Candidate, ...]:
+    async def gather(
+        self, turn_uris: Sequence[str], username: str, password: str
+    ) -> tuple[Candidate, ...]:
         """See `MediaPeer.gather`."""
         if self._closed:
             raise LocalProtocolError("this media transport is closed")
-        return await self._path.gather(turn_uri, username, password)
+        return await self._path.gather(turn_uris, username, password)
 
     async def prepare(self, sources: Mapping[Stream, Source]) -> None:
         """See `MediaPeer.prepare`."""
@@ -157,7 +159,12 @@ class MediaSession:
     # --- another path ---------------------------------------------------------------------------
 
     async def gather_path(
-        self, identity: MediaIdentity, epoch: int, turn_uri: str, username: str, password: str
+        self,
+        identity: MediaIdentity,
+        epoch: int,
+        turn_uris: Sequence[str],
+        username: str,
+        password: str,
     ) -> tuple[Candidate, ...]:
         """See `MediaPeer.gather_path`."""
         if self._closed or self._over or not self._started:
@@ -165,7 +172,7 @@ class MediaSession:
         self._give_up(self._next)
         path = self._next = MediaPath(identity, self._settings, epoch)
         try:
-            return await path.gather(turn_uri, username, password)
+            return await path.gather(turn_uris, username, password)
         except BaseException:
             self._give_up(path)
             raise

@@ -1,6 +1,7 @@
 """Time limits of a media transport (spec/media.md, "Events and failures"), and where paths lie."""
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 
 from e2ecall.protocol.description import RELAYED_NETWORKS
@@ -24,3 +25,5 @@ class Settings:
     undecryptable_frames: int = 150
     """Refused frames with no authentic one of any stream between: about 2 s of a call."""
     networks: tuple[ipaddress.IPv4Network, ...] = RELAYED_NETWORKS
+    tls: ssl.SSLContext | None = None
+    """By which a TURN server over TLS is checked; without it none is used."""

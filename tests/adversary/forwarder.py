@@ -58,7 +58,7 @@ class Forwarder:
 async def between(client, relay, monkeypatch):
     """Put a forwarder between one client and its relay's media port."""
     host, port = relay.turn.removeprefix("turn:").partition("?")[0].rsplit(":", 1)
-    original = CallLink.turn_uri
+    original = CallLink.turn_uris
     async with (
         await anyio.create_udp_socket(local_host="127.0.0.1") as outer,
         await anyio.create_connected_udp_socket(host, int(port)) as inner,
@@ -66,12 +66,12 @@ async def between(client, relay, monkeypatch):
     ):
         forwarder = Forwarder(outer, inner)
 
-        def turn_uri(link, credential):
+        def turn_uris(link, credential):
             if link._sessions is client._services.sessions:
-                return forwarder.uri
+                return (forwarder.uri,)
             return original(link, credential)
 
-        monkeypatch.setattr(CallLink, "turn_uri", turn_uri)
+        monkeypatch.setattr(CallLink, "turn_uris", turn_uris)
         tasks.start_soon(forwarder.upwards)
         tasks.start_soon(forwarder.downwards)
         yield forwarder

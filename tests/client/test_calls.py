@@ -257,7 +257,7 @@ async def test_a_relay_that_names_an_impossible_turn_server(people, monkeypatch)
 
     async with people() as (alice, bob):
         with monkeypatch.context() as patch:
-            patch.setattr(CallLink, "turn_uri", lambda *_: "turn:127.0.0.1:99999")
+            patch.setattr(CallLink, "turn_uris", lambda *_: ("turn:127.0.0.1:99999",))
             call = await alice.call(bob.address)
             assert (await ended(call))[0] in {EndReason.MEDIA_FAILED, EndReason.PEER_FAILED}
         await settled(lambda: bob._calls._live is None)

@@ -196,6 +196,6 @@ async def call(
                 frame_keys(own, sender, streams),
                 frame_receiver(own, 1 - sender, streams),
             )
-            side.candidates = await peer.gather(uri, credential.username, credential.password)
+            side.candidates = await peer.gather((uri,), credential.username, credential.password)
             sides.append(side)
         yield Call(*sides)

@@ -108,7 +108,7 @@ async def test_calls_in_a_row_on_one_engine(turn):
             identity = MediaIdentity.generate(BOTH)
             credential, _ = turn.credentials()
             peer = await engine.create_peer(local=identity)
-            await peer.gather(turn.uri, credential.username, credential.password)
+            await peer.gather((turn.uri,), credential.username, credential.password)
             await peer.close()
         async with call(turn) as one, call(turn) as two:
             await one.connected()
@@ -186,7 +186,7 @@ async def test_misuse_is_refused(turn):
         with pytest.raises(LocalProtocolError):
             await caller.peer.prepare(sources())
         with pytest.raises(LocalProtocolError):
-            await caller.peer.gather(turn.uri, "x", "y")
+            await caller.peer.gather((turn.uri,), "x", "y")
     async with MediaEngine() as engine:
         peer = await engine.create_peer(local=MediaIdentity.generate(BOTH))
         with pytest.raises(LocalProtocolError):
@@ -206,7 +206,7 @@ async def test_a_wrong_credential_is_a_clear_error(turn):
         peer = await engine.create_peer(local=MediaIdentity.generate(BOTH))
         credential, _ = turn.credentials()
         with pytest.raises(MediaError, match="credential"):
-            await peer.gather(turn.uri, credential.username, "wrong")
+            await peer.gather((turn.uri,), credential.username, "wrong")
 
 
 async def test_a_silent_relay_is_a_clear_error(silent_server, monkeypatch):
@@ -215,7 +215,7 @@ async def test_a_silent_relay_is_a_clear_error(silent_server, monkeypatch):
     async with MediaEngine() as engine:
         peer = await engine.create_peer(local=MediaIdentity.generate(BOTH))
         with pytest.raises(MediaError, match="does not answer") as error:
-            await peer.gather(silent_server, "u", "p")
+            await peer.gather((silent_server,), "u", "p")
         assert error.value.hint
 
 
@@ -229,7 +229,7 @@ async def test_cancelled_gathering_leaves_nothing(silent_server):
 
                     async def gather(peer=peer, cancel=cancel):
                         try:
-                            await peer.gather(silent_server, "u", "p")
+                            await peer.gather((silent_server,), "u", "p")
                         except MediaError:
                             assert not cancel
 
@@ -246,11 +246,11 @@ async def test_cancelled_gathering_leaves_nothing(silent_server):
     ["stun:127.0.0.1:3478", "turn:127.0.0.1", "turn:a@127.0.0.1:1", "turn:127.0.0.1:1?transport=x"],
 )
 async def test_other_servers_are_refused(uri):
-    """MEDIA-01: exactly one TURN server over UDP, no STUN server ever."""
+    """MEDIA-01, MEDIA-16: nothing but TURN servers in their known form, no STUN server ever."""
     async with MediaEngine() as engine:
         peer = await engine.create_peer(local=MediaIdentity.generate(BOTH))
         with pytest.raises(MediaError):
-            await peer.gather(uri, "u", "p")
+            await peer.gather((uri,), "u", "p")
 
 
 async def test_a_relayed_address_outside_the_range_is_refused(turn):

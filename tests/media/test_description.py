@@ -68,7 +68,7 @@ def test_pictures_without_retransmission_are_received():
 async def test_a_gatherer_has_one_turn_server_and_nothing_else():
     """MEDIA-01: the connection is relay-only and knows no STUN server."""
     gatherer, connection = relay_gatherer(
-        "turn:127.0.0.1:3478?transport=udp", "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22
+        ["turn:127.0.0.1:3478?transport=udp"], "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22
     )
     assert gatherer._connection is connection
     assert isinstance(connection, RelayConnection)
@@ -81,7 +81,9 @@ async def test_a_gatherer_has_one_turn_server_and_nothing_else():
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_datagrams_of_strangers_are_not_kept():
     """MEDIA-09: short, unknown and foreign datagrams are ignored, a flood is bounded."""
-    _, connection = relay_gatherer("turn:127.0.0.1:1", "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22)
+    _, connection = relay_gatherer(
+        ["turn:127.0.0.1:1"], "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22
+    )
     connection.expected = {0x01020304: {96}}
     rtp, rtcp = b"\x80\x60" + bytes(6), b"\x80\xc8" + bytes(2)
     for foreign in (b"", b"\x80", bytes(20), b"\xff" * 20, rtp + bytes(12), rtcp + bytes(20)):

@@ -1,6 +1,7 @@
 """What a peer or relay sends to do harm, after the call's keys are agreed (spec/media.md)."""
 
 import asyncio
+import ssl
 import struct
 import threading
 
@@ -51,6 +52,8 @@ MICROPHONE, CAMERA = Stream.MICROPHONE, Stream.CAMERA
         "::1:3478",
         "é\ud7ff:3478",
         "[fe80::1%eth0]:1",
+        "127.0.0.1:1?transport=tls",
+        "127.0.0.1:1?transport=udp&x",
     ],
 )
 @pytest.mark.anyio
@@ -58,18 +61,25 @@ MICROPHONE, CAMERA = Stream.MICROPHONE, Stream.CAMERA
 async def test_a_turn_server_that_cannot_be(server):
     """MEDIA-16: what is no host and port is refused before a resolver or socket sees it."""
     with pytest.raises(MediaError, match="form"):
-        relay_gatherer(f"turn:{server}", "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22)
+        relay_gatherer([f"turn:{server}"], "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22)
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_turn_servers_that_can_be():
-    """MEDIA-16: a name, an IPv4 and an IPv6 address are hosts."""
+    """MEDIA-16: a name, an IPv4 and an IPv6 address are hosts; UDP is first, and TLS last."""
     for host in ("relay.example", "relay.example.", "127.0.0.1", "[::1]", "a" * 63 + ".example"):
         _, connection = relay_gatherer(
-            f"turn:{host}:65535", "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22
+            [f"turn:{host}:65535"], "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22
         )
         assert connection.turn_server == (host.strip("[]"), 65535)
+    uris = ["turns:a.example:1", "turn:a.example:2?transport=tcp", "turn:a.example:3?transport=udp"]
+    own = {"ice_ufrag": "abcd", "ice_pwd": "x" * 22}
+    for tls, ports in ((None, [3, 2]), (ssl.create_default_context(), [3, 2, 1])):
+        _, connection = relay_gatherer(uris, "u", "p", tls=tls, **own)
+        assert [server.port for server in connection.servers] == ports
+    with pytest.raises(MediaError):  # a certificate that nobody checks is none
+        relay_gatherer(uris[:1], "u", "p", **own)
 
 
 @pytest.mark.parametrize("error", [ValueError, OverflowError, UnicodeError, KeyError, struct.error])
@@ -77,7 +87,9 @@ async def test_turn_servers_that_can_be():
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_whatever_allocation_raises_is_a_media_error(error, monkeypatch):
     """MEDIA-16: a relay's answer that a library stumbles over fails the gathering, no more."""
-    _, connection = relay_gatherer("turn:127.0.0.1:1", "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22)
+    _, connection = relay_gatherer(
+        ["turn:127.0.0.1:1"], "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22
+    )
 
     async def stumble():
         raise error
@@ -94,7 +106,9 @@ async def test_whatever_allocation_raises_is_a_media_error(error, monkeypatch):
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_only_described_packets_reach_srtp():
     """MEDIA-15: unknown SSRCs, and unknown payload types of known ones, are dropped unseen."""
-    _, connection = relay_gatherer("turn:127.0.0.1:1", "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22)
+    _, connection = relay_gatherer(
+        ["turn:127.0.0.1:1"], "u", "p", ice_ufrag="abcd", ice_pwd="x" * 22
+    )
     connection.expected = {1: {96}, 2: {97}}
     for second in range(256):
         for ssrc in (1, 2, 3):

@@ -49,7 +49,7 @@ async def gather(turn, pair, epoch):
     for side, credential in zip((pair.caller, pair.callee), turn.credentials(), strict=True):
         identity = MediaIdentity.generate(BOTH)
         candidates = await side.peer.gather_path(
-            identity, epoch, turn.uri, credential.username, credential.password
+            identity, epoch, (turn.uri,), credential.username, credential.password
         )
         made.append((identity.description, candidates))
     return made
@@ -208,7 +208,7 @@ async def test_a_relay_that_refuses_a_path_changes_nothing(turn):
         await pair.connected()
         with pytest.raises(MediaError):
             await pair.caller.peer.gather_path(
-                MediaIdentity.generate(BOTH), 1, turn.uri, "1:nobody", "wrong"
+                MediaIdentity.generate(BOTH), 1, (turn.uri,), "1:nobody", "wrong"
             )
         await pair.callee.received(MICROPHONE, len(pair.callee.sink.of(MICROPHONE)) + 10)
 

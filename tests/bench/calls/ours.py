@@ -69,7 +69,8 @@ async def call(
     async with MediaEngine() as engine:
         identity = MediaIdentity.generate(STREAMS)
         peer = await engine.create_peer(local=identity)
-        candidates = await peer.gather(*turn)
+        uri, *credential = turn
+        candidates = await peer.gather((uri,), *credential)
         await peer.prepare(sources)
         described = msgspec.msgpack.encode(_Described(identity.description, candidates))
         lines.say(base64.b64encode(described).decode())
