@@ -376,5 +376,5 @@ class Session:
         if self._ending.push is not None:
             with trio.move_on_after(FAREWELL_SECONDS), contextlib.suppress(ClosedError):
                 await self._send(0, self._ending.push)
-        with trio.move_on_after(CLOSE_SECONDS):
+        with trio.move_on_after(CLOSE_SECONDS), contextlib.suppress(ClosedError):
             await self._socket.aclose(self._ending.code, self._ending.reason)

@@ -26,6 +26,8 @@ from relay.io.websocket import Refusal, WebSocket
 from relay.services.source import ForwardedError, client_address, is_within, source_key
 
 PATH: Final = "/v1"
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at who is to be pinged."""
 
 log = structlog.get_logger()
 
@@ -53,6 +55,7 @@ class Signalling:
         self._node = node
         self.gate = Gate(self._handshakes_of, trio.current_time)
         self.sessions: set[Session] = set()
+        self._connections: set[WebSocket] = set()
         self._certificates: Certificates | None = None
         self._origins: tuple[Origin | None, ...] = (None,)
         self._leave_delay_ms: int | None = None
@@ -75,6 +78,7 @@ class Signalling:
             nursery.start_soon(self._serve, sock, peer)
 
         nursery.start_soon(accept_all, listener, self.gate, serve)
+        nursery.start_soon(self._keep_alive)
 
     async def leave(self, delay_ms: int) -> None:
         """Tell every client that the relay stops, and wait until all connections are closed.
@@ -108,6 +112,14 @@ class Signalling:
         finally:
             connection.abort()
 
+    async def _keep_alive(self) -> None:
+        """Ping all connections that are due."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            now = trio.current_time()
+            for connection in list(self._connections):
+                connection.keep_alive(now)
+
     async def _handle(
         self, connection: WebSocket, peer: str, request: Request, endpoint: bytes | None
     ) -> None:
@@ -119,6 +131,7 @@ class Signalling:
         session = Session(node, connection, source, answer, endpoint=endpoint)
         node.sources.enter(source)
         self.sessions.add(session)
+        self._connections.add(connection)
         try:
             too_many = node.per_address and (
                 node.sources.is_beyond(source, node.limits.connections_per_address)
@@ -130,6 +143,7 @@ class Signalling:
             await session.run()
         finally:
             self.sessions.discard(session)
+            self._connections.discard(connection)
             if not self.sessions and self._leave_delay_ms is not None:
                 self._empty.set()
             node.sources.leave(source)

@@ -1,7 +1,7 @@
 """One WebSocket connection over a socket that it owns (spec/wire.md, Transport).
 
 `websockets` speaks the protocol without I/O; this moves the bytes. One task reads and answers pings
-on the way, any may write; there is no task and no queue besides (spec/decisions/0028). It knows
+on the way, any may write; there is no task, timer or queue besides (spec/decisions/0028). It knows
 nothing of what messages mean, and does not say when a connection is to end.
 """
 
@@ -160,19 +160,20 @@ class WebSocket:
         while True:
             if self._protocol.state is not State.OPEN:
                 raise ClosedError
-            now = trio.current_time()
-            if now >= give_up:
+            if trio.current_time() >= give_up:
                 raise SilentError
-            self._keep_alive(now)
-            with trio.CancelScope(deadline=min(give_up, self._ping_at, self._pong_by)):
+            if patience == float("inf"):
                 await self._receive()
+            else:
+                with trio.CancelScope(deadline=give_up):
+                    await self._receive()
             events = self._protocol.events_received()
             for event in events:
                 assert isinstance(event, Frame)
                 self._take(event)
             self._idle_frames += len(events) - len(self._messages)
-            allowed = FRAMES_AT_ONCE + (now - self._since) * FRAMES_PER_SECOND
-            if self._idle_frames > allowed:
+            lasted = trio.current_time() - self._since
+            if self._idle_frames > FRAMES_AT_ONCE + lasted * FRAMES_PER_SECOND:
                 raise FloodError
             if self._messages:
                 return self._messages.popleft()
@@ -222,12 +223,30 @@ class WebSocket:
                     self._drained = None
 
     async def aclose(self, code: int, reason: str) -> None:
-        """Say goodbye and wait for the client's; cancelling that is fine."""
+        """Say goodbye and wait for the client's; cancelling that is fine.
+
+        Raises:
+            ClosedError: the connection was aborted.
+        """
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             self._transmit()
         await self.drain()
         await self._discard()
+
+    def keep_alive(self, now: float) -> None:
+        """Ping if it is time to, and abort where the last ping was not answered; never waits.
+
+        For whoever looks after all connections: a timer of each one's own would wake its task.
+        """
+        if self._socket.fileno() < 0 or self._protocol.state is not State.OPEN:
+            return
+        if now >= self._pong_by:
+            self.abort()
+        elif now >= self._ping_at and not self._unsent:
+            self._ping_at, self._pong_by = float("inf"), now + KEEPALIVE_SECONDS
+            self._protocol.send_ping(b"")
+            self._transmit()
 
     def abort(self) -> None:
         """Close the socket, whatever is under way."""
@@ -239,11 +258,15 @@ class WebSocket:
 
     async def _receive(self) -> bool:
         """Feed what comes to the protocol and answer for it; return whether there can be more."""
-        await trio.lowlevel.wait_readable(self._socket)
+        if self._socket.fileno() < 0:
+            raise ClosedError
         try:
+            await trio.lowlevel.wait_readable(self._socket)
             data = self._socket.recv(_READ)
         except BlockingIOError:
             return True
+        except trio.ClosedResourceError as error:  # aborted
+            raise ClosedError from error
         except OSError:
             data = b""
         self._received += len(data)
@@ -285,15 +308,6 @@ class WebSocket:
                 self._ping_at = trio.current_time() + KEEPALIVE_SECONDS
             case _:
                 pass  # the protocol has answered
-
-    def _keep_alive(self, now: float) -> None:
-        if now >= self._pong_by:
-            self.abort()
-            raise ClosedError
-        if now >= self._ping_at:
-            self._protocol.send_ping(b"")
-            self._ping_at, self._pong_by = float("inf"), now + KEEPALIVE_SECONDS
-            self._transmit()
 
     async def _discard(self) -> None:
         """Read until the client has said goodbye, or hung up."""

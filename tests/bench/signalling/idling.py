@@ -15,6 +15,7 @@ FIRST = 100
 """Connections before the count begins: what a relay takes once, it takes for these."""
 MEMORY_BUDGET = 30.0
 PING_SECONDS = 20
+"""In which each connection is pinged once."""
 NAMES = {False: "without TLS", True: "with TLS"}
 
 
@@ -40,7 +41,7 @@ def idling(report: Report, core: int, own: int) -> None:
             before = _memory(target)
             load.hold(count)
             memory[name].append((_memory(target) - before) / count)
-            cpu[name].append(_idle_cpu(target, 2 if report.short else PING_SECONDS))
+            cpu[name].append(_idle_cpu(target, PING_SECONDS))
     first = NAMES[False]
     budget = Budget(MEMORY_BUDGET, KILOBYTES)
     title = f"{task}, {count} of them"
