@@ -184,6 +184,8 @@ class Traffic:
         self._ways, self._late, self._sent, self._counts = [], [], 0, True
         start, used, own = time.monotonic(), cpu_time(self._pids), own_cpu()
         await asyncio.sleep(seconds)
+        while not self._ways and time.monotonic() - start < PATIENCE:  # noqa: ASYNC110 - busy
+            await asyncio.sleep(TICK)
         taken = time.monotonic() - start
         used, own = cpu_time(self._pids) - used, own_cpu() - own
         self._counts = self._refills = False
