@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import anyio
+import numpy as np
 import pytest
 
 from e2ecall.media import pacer
 from e2ecall.media.events import MediaConnected
-from e2ecall.media.sources import GeneratedVideo
+from e2ecall.media.sources import GeneratedAudio, GeneratedVideo
+from e2ecall.media.voice import Voice
 from e2ecall.protocol.messages import Stream
 from tests.media import peers
 from tests.media.lossy import PICTURE, RETRANSMISSION, SOUND, LossyPath
@@ -153,3 +155,46 @@ async def test_random_loss_costs_what_was_lost_twice(turn, monkeypatch):
     assert len(missing) < len(lost) / 3
     delay = delays(path, sink, MICROPHONE)
     assert least(delay[50:]) - least(delay[10:50]) < 0.04
+
+
+async def test_only_the_network_shows_in_the_size_of_sound(turn):
+    """MEDIA-31: seen by the relay, speech and silence have one size before sound is lost, and
+    another one after; two frames between have copies of the former size.
+    """
+    voice = Voice(7)
+
+    def talk(number):
+        return voice.samples(number * 960, 960) if number // 9 % 2 else np.zeros(960, np.int16)
+
+    draw = random.Random(1)
+    path = LossyPath(turn.uri)
+    try:
+        async with peers.call(turn, callee_uri=path.uri, streams=(MICROPHONE,)) as pair:
+            sound = {MICROPHONE: GeneratedAudio(talk)}
+            await peers.start(pair.callee, pair.caller, controlling=False, sources={})
+            await peers.start(pair.caller, pair.callee, controlling=True, sources=sound)
+            await pair.callee.received(MICROPHONE, 60)
+            path.lose_by_chance(lambda payload_type: payload_type == SOUND and draw.random() < 0.3)
+            with anyio.fail_after(30):
+                while sizes_of(turn, pair)[-1] <= sizes_of(turn, pair)[20] + 1:  # noqa: ASYNC110
+                    await anyio.sleep(0.05)
+            await pair.callee.received(MICROPHONE, len(pair.callee.sink.of(MICROPHONE)) + 60)
+            sizes = sizes_of(turn, pair)[8:]  # from there on the counter takes one byte
+    finally:
+        path.close()
+    # Beyond 255 the counter takes a second byte.
+    steps = [size - sizes[0] - (place > 247) for place, size in enumerate(sizes)]
+    change = next(place for place, step in enumerate(steps) if step)
+    assert steps[change : change + 2] == [64, 44]
+    assert set(steps[change + 2 :]) == {24}
+
+
+def sizes_of(turn, pair):
+    """Return the sizes of the caller's packets of sound, as the relay forwarded them."""
+    described = pair.caller.identity.description.streams[0]
+    ssrc = described.ssrc.to_bytes(4)
+    return [
+        len(data)
+        for _, data in list(turn.forwarded)
+        if data[0] >> 6 == 2 and data[1] & 0x7F == SOUND and data[8:12] == ssrc
+    ]
