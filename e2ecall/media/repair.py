@@ -12,12 +12,11 @@ MISSING_WINDOW: Final = 0.5
 _LEAST_MISSING: Final = 8
 """Packets: of fewer no share is taken."""
 
-MIN_REPEAT: Final = 0.05
+MIN_REPEAT: Final = 0.03
 MAX_REPEAT: Final = 0.3
 """Seconds between two times that a packet is sent again: a round trip, within these."""
 
-_UNKNOWN_ROUND_TRIP: Final = 0.1
-_LONGER: Final = 1.25
+_UNKNOWN_ROUND_TRIP: Final = 0.05
 
 _REPAIR_SHARE: Final = 0.5
 """Of the rate, what may be sent again on top of it."""
@@ -45,7 +44,7 @@ class RepairBudget:
         self, wanted: Sequence[int], bit_rate: int, round_trip: float | None, now: float
     ) -> list[int]:
         """Return which of the ``wanted`` packets may be sent again now."""
-        wait = _UNKNOWN_ROUND_TRIP if round_trip is None else round_trip * _LONGER
+        wait = _UNKNOWN_ROUND_TRIP if round_trip is None else round_trip
         wait = min(max(wait, MIN_REPEAT), MAX_REPEAT)
         self._sent = {n: at for n, at in self._sent.items() if now - at < wait}
         fresh = [number for number in wanted if number not in self._sent]

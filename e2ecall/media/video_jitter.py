@@ -7,8 +7,9 @@ from e2ecall.media.jitter import EncodedFrame, Feedback, Fragment, sequence_delt
 VIDEO_CAPACITY: Final = 512
 """Packets kept while a frame is incomplete: half a megabyte, half a second at 10 Mbit/s."""
 
-NACK_INTERVAL: Final = 0.05
-"""Seconds between repeated requests for a missing packet: about one relayed round trip."""
+NACK_INTERVAL: Final = 0.02
+"""Seconds between repeated requests for a missing packet: they get lost too, and it is for the
+sender, who knows the round trip, not to answer one of them twice."""
 
 MAX_NACK: Final = 64
 """Packets asked for at once."""
