@@ -40,8 +40,8 @@ def _delay(seconds: float) -> Network:
     return Network(f"delay {seconds * 1000:.0f} ms", Conditions(delay=seconds))
 
 
-def _narrow(name: str, rate: int) -> Network:
-    return Network(f"bottleneck {name}", Conditions(delay=0.02, rate=rate), lossy=True)
+def _narrow(name: str, rate: int, *, lossy: bool) -> Network:
+    return Network(f"bottleneck {name}", Conditions(delay=0.02, rate=rate), lossy=lossy)
 
 
 NETWORKS: Final = (
@@ -49,8 +49,8 @@ NETWORKS: Final = (
     *(_delay(seconds) for seconds in (0.05, 0.1, 0.2, 0.4)),
     Network("jitter 60 ms", Conditions(delay=0.02, jitter=0.06)),
     Network("reordering 5%", Conditions(delay=0.03, reorder=0.05)),
-    _narrow("300 kbit/s", 300_000),
-    _narrow("1 Mbit/s", 1_000_000),
+    _narrow("300 kbit/s", 300_000, lossy=True),
+    _narrow("1 Mbit/s", 1_000_000, lossy=False),  # both find their way before it overflows
     Network("outage 2 s", Conditions(delay=0.02), lossy=True, outage=Outage(4.0, 2.0)),
     Network(
         "outage 10 s", Conditions(delay=0.02), lossy=True, outage=Outage(3.0, 10.0), seconds=18
