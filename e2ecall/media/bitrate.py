@@ -72,6 +72,11 @@ class BitrateControl:
         """Bits a second to aim at."""
         return int(self._rate)
 
+    @property
+    def loses_much(self) -> bool:
+        """Whether more was lost, by the last report, than a repair can be sure to survive."""
+        return self._loss > _MUCH_LOSS
+
     def estimate(self, allowed: int, sent: int, now: float) -> None:
         """Take the receiver's estimate and what was really sent, both in bits a second."""
         if allowed < sent * _CONGESTED and allowed < self._rate:

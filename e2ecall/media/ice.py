@@ -59,6 +59,8 @@ _RTP: Final = range(128, 192)
 _RTCP: Final = range(192, 209)
 """Second byte of what aiortc takes for RTCP; whatever it takes for RTP is judged as RTP."""
 _DTLS: Final = range(20, 64)
+_HANDSHAKE: Final = range(20, 23)
+"""First byte of DTLS records that are no data: handshake, its end, and alerts."""
 _UNAUTHORIZED: Final = 401
 _QUOTA_REACHED: Final = 486
 
@@ -275,9 +277,11 @@ class RelayConnection(Connection):
             self.datagrams_ignored += 1
 
     async def sendto(self, data: bytes, component: int) -> None:
-        """Send a datagram to the selected address."""
+        """Send a datagram to the selected address, one of the DTLS handshake twice (MEDIA-37)."""
         self.datagrams_sent += 1
         await super().sendto(data, component)
+        if data[0] in _HANDSHAKE:
+            await super().sendto(data, component)
 
     def _expected(self, data: bytes) -> bool:
         if len(data) < 12:  # an RTP header; DTLS and RTCP records are longer

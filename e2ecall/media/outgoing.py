@@ -393,7 +393,8 @@ class OutgoingVideo(OutgoingStream):
         sent = sum(-(-size // PACKET_BYTES) for size in sizes)
         if self._control.missing(self._missing.share(lost, sent, now), now):
             return []
-        return self._repairs.take(lost, self._control.bit_rate, self._round_trip, now)
+        times = 2 if self._control.loses_much else 1
+        return self._repairs.take(lost, self._control.bit_rate, self._round_trip, now, times=times)
 
     @property
     def _absent(self) -> bool:

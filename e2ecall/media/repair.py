@@ -41,16 +41,22 @@ class RepairBudget:
         self._sent: dict[int, float] = {}
 
     def take(
-        self, wanted: Sequence[int], bit_rate: int, round_trip: float | None, now: float
+        self,
+        wanted: Sequence[int],
+        bit_rate: int,
+        round_trip: float | None,
+        now: float,
+        *,
+        times: int = 1,
     ) -> list[int]:
-        """Return which of the ``wanted`` packets may be sent again now."""
+        """Return which of the ``wanted`` packets may be sent again now, each so many ``times``."""
         wait = _UNKNOWN_ROUND_TRIP if round_trip is None else round_trip
         wait = min(max(wait, MIN_REPEAT), MAX_REPEAT)
         self._sent = {n: at for n, at in self._sent.items() if now - at < wait}
         fresh = [number for number in wanted if number not in self._sent]
-        given = fresh[: self._afford(len(fresh), bit_rate, now)]
+        given = fresh[: self._afford(len(fresh) * times, bit_rate, now) // times]
         self._sent.update(dict.fromkeys(given, now))
-        return given
+        return given * times
 
     def _afford(self, wanted: int, bit_rate: int, now: float) -> int:
         a_second = bit_rate * _REPAIR_SHARE / (8 * PACKET_BYTES)

@@ -117,7 +117,7 @@ async def test_a_lost_packet_of_a_picture_freezes_it_shortly(turn, doomed):
     assert freeze < 0.7
     # Afterwards nothing waits any more, whatever else the machine does.
     delay = delays(path, sink, CAMERA)
-    assert least(delay[-30:]) - least(delay[:start]) < 0.04
+    assert least(delay[-30:]) - least(delay[:start]) < 0.2
 
 
 async def test_pictures_are_released_at_their_marker(turn):

@@ -361,6 +361,19 @@ def test_a_packet_is_sent_again_once_in_a_round_trip(trip, wait):
     assert min(b - a for a, b in pairwise(sent)) == pytest.approx(wait, abs=0.0051)
 
 
+def test_a_repair_that_may_be_lost_is_sent_twice():
+    """MEDIA-36: where more than 10% are lost a packet is sent again twice, and counts twice."""
+    budget = RepairBudget()
+    assert budget.take([1, 2], 1_040_000, 0.01, 10.0, times=2) == [1, 2, 1, 2]
+    assert budget.take([1, 2], 1_040_000, 0.01, 10.01, times=2) == []
+    assert len(budget.take(range(100, 200), 1_040_000, 0.01, 10.01, times=2)) == 20
+    control = BitrateControl()
+    control.loss(0.1, 0.0)
+    assert not control.loses_much
+    control.loss(0.2, 1.0)
+    assert control.loses_much
+
+
 def test_the_round_trip_is_that_of_the_last_report():
     """RFC 3550, 6.4.1: what was sent, held by the peer for 5.25 s and came back took 1.125 s."""
     heard = RtcpReceiverInfo(0, 0, 0, 0, 0, lsr=0xB705_2000, dlsr=0x0005_4000)
