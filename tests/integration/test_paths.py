@@ -1,7 +1,6 @@
 """Calls whose path dies, through a real relay: it is replaced, or the call ends and says why.
 
-Here one end's datagrams are not sent any more, which is what a dead network looks like. Real
-networks are in `tests/network/test_staying.py`.
+Here one end's datagrams are not sent any more, which is what a dead network looks like.
 """
 
 import anyio

@@ -8,8 +8,7 @@ namespaces are gone when this process and those inside have ended, however they 
 its stdin.
 
 Commands, lines of JSON: ``{"shape": HOST, "up": {...}, "down": {...}}`` with the fields of
-`link.Conditions`, ``{"move": HOST, "address": ADDRESS}`` after a host took that address, and
-``{"counts": true}``. Each is answered by a line.
+`link.Conditions`, and ``{"counts": true}``. Each is answered by a line.
 """
 
 import ctypes
@@ -34,7 +33,6 @@ CLONE_NEWNET = 0x4000_0000
 TUNSETIFF = 0x4004_54CA
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 MTU = 1500
-UDP = 17
 BURST = 64
 """Packets read from one host before the others get their turn."""
 MAX_UNDER_WAY = 20_000
@@ -122,8 +120,6 @@ class Forwarder:
             except BlockingIOError:
                 return
             receiver = self._by_address.get(packet[16:20]) if packet[0] >> 4 == 4 else None
-            if packet[9] == UDP and sender.up.conditions.no_udp:
-                receiver = None
             if receiver is not None and len(self._under_way) < MAX_UNDER_WAY:
                 self._enter(sender.up, time.monotonic(), receiver, packet, arrives=False)
 
@@ -136,14 +132,8 @@ class Forwarder:
                 host = self.hosts[command["shape"]]
                 for side in command.keys() & {"up", "down"}:
                     getattr(host, side).conditions = Conditions(**command[side])
-            if "move" in command:
-                self._move(self.hosts[command["move"]], command["address"])
             say({name: self._counts(host) for name, host in self.hosts.items()})
         return bool(data)
-
-    def _move(self, host, address):
-        kept = {known: other for known, other in self._by_address.items() if other is not host}
-        self._by_address = kept | {ipaddress.ip_address(address).packed: host}
 
     def _counts(self, host):
         fields = ("taken", "lost", "overflowed", "bytes")

@@ -25,8 +25,6 @@ class Conditions:
     rate: int = 0
     queue: float = 0.2
     outage: bool = False
-    no_udp: bool = False
-    """As behind a firewall; the forwarder looks at the packets, the link does not."""
 
 
 class Link:
