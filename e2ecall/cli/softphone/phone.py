@@ -19,6 +19,7 @@ from e2ecall.cli.softphone.conversation import Conversation, told
 from e2ecall.cli.softphone.model import MAX_LINES, CallModel, Line, Verdict
 from e2ecall.client import Client, IncomingCall
 from e2ecall.errors import E2ECallError, LocalProtocolError
+from e2ecall.protocol.call_events import EndReason
 
 
 @dataclass(slots=True)
@@ -142,6 +143,7 @@ class Phone:
         self._stop_ringing(incoming)
         self.say(f"A call of {incoming.caller} was declined.")
         await incoming.decline()
+        self._end_unless_it_stays()
 
     async def swap(self) -> None:
         """Go over to the other call; the one before is put on hold."""
@@ -173,7 +175,8 @@ class Phone:
             return
         for model in self.past[:1]:
             check_code(differs=model.verdict is Verdict.DIFFERENT, peer=model.peer)
-            if model.ended is not None:
+            # Whoever gave it up, it is no failure: the user did, or there is nobody to answer.
+            if model.ended is not None and model.ended.reason is not EndReason.CANCELLED:
                 check(model.ended, model.peer)
 
     async def _follow(self, conversation: Conversation, call: Any) -> None:
@@ -200,6 +203,7 @@ class Phone:
         if incoming in self.ringing:
             self._stop_ringing(incoming)
             self.say(f"{incoming.caller} called and gave up.")
+            self._end_unless_it_stays()
 
     def _stop_ringing(self, incoming: IncomingCall) -> None:
         if incoming in self.ringing:

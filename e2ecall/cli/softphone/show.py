@@ -3,11 +3,12 @@
 Textual needs asyncio; the client is AnyIO and runs on the same loop.
 """
 
+import asyncio
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Final
 
@@ -17,6 +18,7 @@ import anyio.to_thread
 from e2ecall.cli.media import MediaOptions
 from e2ecall.cli.output import Output
 from e2ecall.cli.softphone.phone import Phone
+from e2ecall.cli.softphone.tty import patient_terminal
 from e2ecall.client import Client
 
 MAX_RECORDS: Final = 100
@@ -76,6 +78,11 @@ async def _show(phone: Phone) -> None:
     from e2ecall.cli.softphone.app import PhoneApp
 
     app, over = PhoneApp(phone), anyio.Event()
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        with suppress(RuntimeError):  # the loop has ended already
+            loop.call_soon_threadsafe(phone.quit)
 
     async def run() -> None:
         # Cancelled in its midst it would leave the terminal as it is.
@@ -85,7 +92,7 @@ async def _show(phone: Phone) -> None:
             finally:
                 over.set()
 
-    with _logs_kept():
+    with _logs_kept(), patient_terminal(gone):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             try:

@@ -15,6 +15,8 @@ import pytest
 COMMAND = [sys.executable, "-W", "error", "-m", "e2ecall.cli"]
 # The first terminal that a session opens becomes the one that it is controlled by.
 OPEN_TTY = 'tty=$1; shift; exec "$@" <"$tty" >"$tty" 2>&1'
+UNTOLD = f"trap '' HUP; {OPEN_TTY}"
+"""The same for a program that is not told when its terminal goes away, as under nohup."""
 PATIENCE = 60.0
 """Seconds that anything may take here; nothing waits for them to pass."""
 
@@ -41,14 +43,16 @@ class Emulator(pyte.Screen):
 class Terminal:
     """One program at a terminal of its own; what it shows is in ``lines``."""
 
-    def __init__(self, *arguments, columns=110, rows=32, command=COMMAND, **environment):
+    def __init__(
+        self, *arguments, columns=110, rows=32, command=COMMAND, script=OPEN_TTY, **environment
+    ):
         self._master, self._slave = os.openpty()
         fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._screen = Emulator(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self.raw = b""
         self.process = subprocess.Popen(
-            ["sh", "-c", OPEN_TTY, "sh", os.ttyname(self._slave), *command, *map(str, arguments)],
+            ["sh", "-c", script, "sh", os.ttyname(self._slave), *command, *map(str, arguments)],
             start_new_session=True,
             env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment},
         )
@@ -93,8 +97,14 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        os.close(self._slave)
-        os.close(self._master)
+        self.vanish()
+
+    def vanish(self):
+        """Go away, as a window does that is closed."""
+        for descriptor in (self._slave, self._master):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._slave = self._master = None
 
     def is_as_before(self):
         """Tell whether the terminal has echo and line editing, as shells leave it to programs."""

@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+from .terminals import OPEN_TTY, UNTOLD
+
 WAITING = "Waiting for calls"
 COMPARE = "Is it the same at both ends?"
 
@@ -115,18 +117,20 @@ def test_another_code(talking, bob):
 
 
 def test_declining(open_terminal, bob, carol):
-    """A call is declined by its key, and the phone waits for the next one."""
-    callee = open_terminal("listen", *QUIET, *bob.options)
-    callee.wait_for(WAITING)
-    for _ in range(2):
+    """A call is declined by its key; the phone waits for the next one, but for --once."""
+    for options in ((), ("--once",)):
+        callee = open_terminal("listen", *options, *QUIET, *bob.options)
+        callee.wait_for(WAITING)
         caller = open_terminal("call", "bobby", *QUIET, *carol.options)
         callee.wait_for("Somebody calls")
         callee.press("d")
         assert caller.finish() == 1
         assert "the call was declined" in caller.text
-        callee.wait_gone("Somebody calls")
-    callee.press("q")
-    assert callee.finish() == 0
+        if not options:
+            callee.wait_gone("Somebody calls")
+            callee.wait_for(WAITING)
+            callee.press("q")
+        assert callee.finish() == 0
 
 
 def test_giving_up(open_terminal, bob, carol):
@@ -137,7 +141,7 @@ def test_giving_up(open_terminal, bob, carol):
     callee.wait_for("Somebody calls")
     caller.wait_for("It rings")
     caller.press("q")
-    caller.finish()
+    assert caller.finish() == 0
     callee.wait_gone("Somebody calls")
     callee.wait_for(f"{carol.address} called and gave up.")
 
@@ -224,6 +228,15 @@ def test_ending_from_outside(talking, number):
     assert caller.is_as_before()
     assert "Traceback" not in caller.text
     callee.wait_for(WAITING, "The call has ended")
+
+
+@pytest.mark.parametrize("script", [OPEN_TTY, UNTOLD])
+def test_a_terminal_that_goes_away(talking, script):
+    """Whose window is closed is not heard any more: the call ends, and the program."""
+    caller, callee = talking(script=script)
+    caller.vanish()
+    callee.wait_for(WAITING, "The call has ended")
+    caller.process.wait(timeout=60)
 
 
 def test_without_a_screen(open_terminal, alice, bob):
