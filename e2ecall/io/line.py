@@ -229,7 +229,7 @@ class Line:
         with send, receive:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(read)
-                tasks.start_soon(self._prove_when_checked, connection)
+                tasks.start_soon(self._prove_when_checked, connection, self._checked)
                 try:
                     await self._prepare(connection)
                     self._up(connection, task_status)
@@ -261,14 +261,16 @@ class Line:
                 self._attempt = None
         raise ConnectionFailedError("the relay did not answer in time")
 
-    async def _prove_when_checked(self, connection: RelayConnection) -> None:
+    async def _prove_when_checked(self, connection: RelayConnection, checked: anyio.Event) -> None:
+        # The first event is given: one that is set before this task runs must not be missed.
         while True:
-            await self._checked.wait()
+            await checked.wait()
             try:
                 await connection.prove(CHECK_TIMEOUT)
             except ConnectionFailedError:
                 await connection.aclose()
                 return
+            checked = self._checked
 
     async def _handle_all(
         self, connection: RelayConnection, deliveries: MemoryObjectReceiveStream[Deliver]
