@@ -88,6 +88,8 @@ class CallPaths(CallRekeying):
         self._begun: tuple[float, ...] = ()
         self._path_due: float | None = None
         self._lost_deadline: float | None = None
+        self._moved = 0
+        """The epoch that began with the path in use."""
 
     def deadline(self) -> float | None:
         """Return when `on_time` has to be called, in Unix seconds, or None."""
@@ -132,6 +134,9 @@ class CallPaths(CallRekeying):
         if self.on_time(now) or self._state is not CallState.CONNECTED:
             return
         self._lost_deadline = None
+        if epoch > self._moved:
+            self._moved = epoch
+            self._begin_epoch(now)
         if self._move is not None and epoch == self._move.epoch:
             self._move = None
         if self._move is None:
@@ -350,7 +355,10 @@ class CallPaths(CallRekeying):
         super()._remind()
 
     def _cross(self, following: RekeyState, now: float) -> None:
+        began, has_path = self._began, isinstance(self._rekey, Path)
         super()._cross(following, now)
+        if has_path:
+            self._begin_epoch(began)  # CALLKEY-20: until the path takes over, in `path_alive`
         if self._wanted and self._role is Role.CALLER:
             self._path_due = self._allowed_at(now)  # the Rekey that was in the way is done
 

@@ -58,6 +58,7 @@ class CallRekeying(CallCore):
         self._rekey_reply: RekeyReply | PathReply | None = None
         self._due: float | None = None
         self._retire_at: float | None = None
+        self._began = 0.0
 
     @property
     def epoch(self) -> int:
@@ -205,9 +206,11 @@ class CallRekeying(CallCore):
         return next_rekey_state(self._role, self._rekey_state, trigger)
 
     def _begin_epoch(self, now: float) -> None:
-        """Count the time of the epoch in which this end sends from now on."""
+        """Count the time of the epoch in which this end sends frames from then on."""
+        self._began = now
         self._deadline = now + REKEY_INTERVAL + REKEY_OVERDUE
-        self._due = now + REKEY_INTERVAL if self._role is Role.CALLER else None
+        if self._rekey is None:
+            self._due = now + REKEY_INTERVAL if self._role is Role.CALLER else None
 
     def _cross(self, following: RekeyState, now: float) -> None:
         """Send in the newest epoch, and let the former one's keys live a little longer."""

@@ -115,6 +115,40 @@ def test_a_move_is_a_new_epoch(talk, kit):
         assert call.on_time(kit.now + 460)
 
 
+def test_paths_that_never_come_about_keep_no_keys_alive(talk, kit):
+    """CALLKEY-20, CALLKEY-17: no agreement makes up for frames that go on under older keys."""
+    for number, letters in enumerate(("pq", "rs", "tu")):
+        now = kit.now + 100 * (number + 1)
+        talk.replace(now, letters[0])
+        talk.answer_by_path(now, letters[1])
+        talk.get_ready(now)
+        talk.callee.receive(talk.path_ready, now)
+        for call in (talk.caller, talk.callee):
+            call.path_failed(number + 1, now + 10)
+            call.path_alive(0, now + 11)  # the first path, which frames still take
+            assert not call.on_time(now + 15)
+    for call in (talk.caller, talk.callee):
+        assert not call.on_time(kit.now + 359)
+        assert call.on_time(kit.now + 360)
+        assert call.events()[-1] == Ended(EndReason.KEYS_EXPIRED)
+
+
+def test_the_next_path_is_pursued_when_the_one_before_is_heard_late(talk, kit):
+    """CALLKEY-20, CALL-45: the age of its epoch counts, and the Path that is out is sent again."""
+    talk.replace()
+    talk.answer_by_path()
+    talk.get_ready()
+    talk.callee.receive(talk.path_ready, kit.now)
+    talk.caller.path_failed(1, kit.now + 5)
+    talk.caller.replace_path(RekeySecrets.generate(), kit.media("r"), kit.now + 5)
+    talk.caller.messages_to_send()
+    talk.caller.path_alive(1, kit.now + 6)
+    talk.caller.on_time(kit.now + 8)
+    assert [type(message) for message in talk.caller.messages_to_send()] == [Path]
+    assert not talk.caller.on_time(kit.now + 365)
+    assert talk.caller.on_time(kit.now + 366)
+
+
 # --- who begins -----------------------------------------------------------------------------------
 
 
