@@ -387,7 +387,8 @@ class CallSteps:
                 _log.warning("another path cannot be allocated: %s", error)
                 await anyio.sleep(PATH_PAUSE)
                 continue
-            if self._proposed is path:
+            # The call may have ended in the same moment in which the allocation was made.
+            if self._proposed is path and self._machine.state is CallState.CONNECTED:
                 self._proposed = None
                 secrets = CalleeSecrets.generate(path)
                 self._machine.answer_path(secrets, local, ticket.b, candidates, self._clock())

@@ -46,6 +46,8 @@ class MediaPath:
         self.heard_at = 0.0
         self.malformed = 0
         self.ended = asyncio.Event()
+        self.quiet = asyncio.Event()
+        """Set when it sends no more, once it is being closed."""
         self._settings = settings
         self._gatherer: Any = None
         self._gathering: asyncio.Task[Any] | None = None
@@ -172,8 +174,10 @@ class MediaPath:
         """Stop in aiortc's order."""
         if self._gathering is not None and self._gathering is not asyncio.current_task():
             await cancelled(self._gathering)
-        steps: list[Callable[[], Awaitable[object]]] = [self.stop_sending]
-        steps += [incoming.stop for incoming in self.incoming.values()]
+        await close_all([self.stop_sending])
+        self.quiet.set()
+        steps: list[Callable[[], Awaitable[object]]]
+        steps = [incoming.stop for incoming in self.incoming.values()]
         if self.dtls is not None:
             steps.append(self.dtls.stop)
         if self.ice is not None:

@@ -56,6 +56,8 @@ class MediaSession:
         self._over = False
         self._path = MediaPath(identity, settings)
         self._next: MediaPath | None = None
+        self._begun = 0
+        """The epoch of the newest path that the peer may have taken."""
         self._former: list[asyncio.Task[None]] = []
         self._controlling = False
         self._receiver: SFrameReceiver | None = None
@@ -185,6 +187,7 @@ class MediaSession:
         if path is None or epochs is None or path.epoch != change.epoch or self._closed:
             raise LocalProtocolError("this path was given up")
         path.check(remote, candidates)
+        self._begun = path.epoch
         epochs.prepare(change)
         await path.open(
             controlling=self._controlling,
@@ -214,15 +217,15 @@ class MediaSession:
             return
         former, self._path, self._next = self._path, path, None
         former.end()
+        self._earlier = _sum(self._earlier, former)
         self._refused_in_a_row = 0
-        await former.stop_sending()
+        self._close_beside(former)  # before anything is waited for: media may end meanwhile
+        await former.quiet.wait()
         assert self._epochs is not None  # media has started
         self._epochs.move(change)
         for track in self._outgoing.values():
             track.restart()
         await path.send(self._outgoing)
-        self._earlier = _sum(self._earlier, former)
-        self._close_beside(former)
         self._report(PathAlive(path.epoch))
 
     def _close_beside(self, path: MediaPath) -> None:
@@ -361,7 +364,8 @@ class MediaSession:
             await asyncio.sleep(self._settings.watch_interval)
             path = self._path
             silent = time.monotonic() - path.heard_at
-            if path.ended_by_peer and self._next is None:
+            # MEDIA-41: a peer ends the path that it left, also where this end could not follow.
+            if path.ended_by_peer and path.epoch == self._begun:
                 return PeerClosed()
             lost = path.ended.is_set() or silent > self._settings.lost_after
             if lost and not told:
@@ -396,6 +400,7 @@ class MediaSession:
         """Stop everything; every step, whatever an earlier one did."""
         if self._epochs is not None:
             self._epochs.close()
+        await close_all([self._end_tasks])  # before the paths: one may be taking over
         paths = [path for path in (self._next, self._path) if path is not None]
         tracks = list(self._outgoing.values())
         await close_all([path.stop_sending for path in paths])
@@ -403,7 +408,7 @@ class MediaSession:
         await close_all([path.close for path in paths])
         for task in self._former:
             await asyncio.wait([task])
-        await close_all([self._end_tasks, *(sink.close for sink in self._sinks)])
+        await close_all([sink.close for sink in self._sinks])
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:

@@ -170,3 +170,21 @@ async def test_the_call_ends_where_no_path_comes_about(people, monkeypatch):
         clock.ahead += 27
         for end in (call, answered):
             assert await ended(end) == (EndReason.CONNECTION_LOST, False)
+
+
+async def test_an_allocation_that_comes_at_the_end(people, caplog):
+    """CALL-43: who hangs up in the moment in which it has allocated answers no Path any more."""
+    async with people() as (alice, bob):
+        call, answered, *_ = await connected(alice, bob, video=False)
+        gather = answered._gather_path
+
+        async def and_leave(*asked):
+            made = await gather(*asked)
+            answered.leave()
+            return made
+
+        answered._gather_path = and_leave
+        cut(call, answered)
+        assert await ended(answered) == (EndReason.HANGUP, False)
+        assert await ended(call) == (EndReason.HANGUP, True)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

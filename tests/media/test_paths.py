@@ -1,6 +1,8 @@
 """A transport whose path is replaced (spec/media.md, "Another path"), by a real TURN server."""
 
+import asyncio
 import secrets
+import threading
 from dataclasses import replace
 
 import anyio
@@ -16,6 +18,7 @@ from e2ecall.media.events import (
     PathAlive,
     PathFailed,
     PathLost,
+    PeerClosed,
 )
 from e2ecall.protocol.callkeys import FrameKey
 from e2ecall.protocol.messages import Candidate, CandidateType, Stream
@@ -221,3 +224,42 @@ async def test_closing_in_the_middle_of_a_move(turn):
         with anyio.fail_after(20):
             await pair.caller.peer.close()
             await pair.callee.peer.close()
+
+
+async def test_closing_while_a_path_takes_over(turn):
+    """MEDIA-41: the former path is closed, whatever media was waiting for when it ended."""
+    async with call(turn) as pair:
+        await pair.connected()
+        session = pair.caller.peer._session
+        former, held = session._path, threading.Event()
+        stop = former.stop_sending
+
+        async def slow():
+            held.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await stop()
+
+        former.stop_sending = slow
+        await move(turn, pair, 1)
+        with anyio.fail_after(40):
+            await anyio.to_thread.run_sync(held.wait, 30)
+            await pair.caller.peer.close()
+        assert former.dtls.state == "closed"
+        assert former._closing.done()
+
+
+async def test_a_peer_that_left_a_path_is_not_gone(turn):
+    """MEDIA-41: its old path ends when it moved, which this end may not have been able to."""
+    settings = replace(QUICK, replace_timeout=1.0)
+    async with call(turn, settings=settings) as pair:
+        await pair.connected()
+        await move(turn, pair, 1, sides=("caller",))
+        await pair.caller.until(PathFailed)
+        peer = pair.callee.peer
+        await peer._thread.run(peer._session._path.dtls.stop)
+        assert isinstance(await pair.caller.until(PathLost, PeerClosed), PathLost)
+        await move(turn, pair, 2)
+        for side in (pair.caller, pair.callee):
+            assert await side.until(PathAlive) == PathAlive(2)
