@@ -25,7 +25,7 @@ from e2ecall.protocol.call_events import (
     ReplacePath,
 )
 from e2ecall.protocol.call_exchange import CalleeSecrets, RekeySecrets
-from e2ecall.protocol.call_rekey import CallRekeying
+from e2ecall.protocol.call_rekey import REKEY_INTERVAL, CallRekeying
 from e2ecall.protocol.call_table import Action, CallState, Received, Role
 from e2ecall.protocol.callkeys import Party
 from e2ecall.protocol.description import check_candidates, check_replacement
@@ -136,7 +136,10 @@ class CallPaths(CallRekeying):
         self._lost_deadline = None
         if epoch > self._moved:
             self._moved = epoch
+            began, due = self._began, self._due
             self._begin_epoch(now)
+            if due is not None and due < began + REKEY_INTERVAL:
+                self._due = due  # a Rekey was asked for meanwhile, or is under way
         if self._move is not None and epoch == self._move.epoch:
             self._move = None
         if self._move is None:

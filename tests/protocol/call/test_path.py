@@ -130,7 +130,7 @@ def test_paths_that_never_come_about_keep_no_keys_alive(talk, kit):
     for call in (talk.caller, talk.callee):
         assert not call.on_time(kit.now + 359)
         assert call.on_time(kit.now + 360)
-        assert call.events()[-1] == Ended(EndReason.KEYS_EXPIRED)
+        assert call.events()[-1] == Ended(EndReason.KEYS_EXPIRED, False)
 
 
 def test_the_next_path_is_pursued_when_the_one_before_is_heard_late(talk, kit):

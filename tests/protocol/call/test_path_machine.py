@@ -88,7 +88,8 @@ class Owner:
                 secrets = CalleeSecrets.generate(event.path)
                 self.call.answer_path(secrets, self.describe(), TURN, [RELAYED], now)
         except LocalProtocolError:
-            assert isinstance(event, PathProposed)  # answered already, or over
+            # Answered already, or over.
+            assert isinstance(event, PathProposed) or self.call.state is CallState.ENDED
 
 
 class PathMachine(RuleBasedStateMachine):
