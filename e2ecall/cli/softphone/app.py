@@ -10,18 +10,23 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
+from textual.events import Key
 from textual.widgets import Footer, Input, Static
 
 from e2ecall.cli.softphone import widgets
+from e2ecall.cli.softphone.conversation import Conversation
 from e2ecall.cli.softphone.model import Verdict
 from e2ecall.cli.softphone.phone import Phone
 from e2ecall.cli.softphone.ringing import RingingScreen
+from e2ecall.cli.softphone.settling import Settling
 
 REFRESH: Final = 0.1
 """Seconds between two looks at the phone."""
 
 _ONLY_IN_CALLS: Final = frozenset({"mute", "camera", "hold", "chat"})
 _ONLY_TO_COMPARE: Final = frozenset({"same", "different"})
+_ALWAYS: Final = frozenset({"interrupt", "leave_entry"})
+"""What is done whatever is shown: it concerns no single call."""
 
 
 class PhoneApp(App[None]):
@@ -58,6 +63,14 @@ class PhoneApp(App[None]):
         self._phone = phone
         self._shown: dict[str, Text] = {}
         self._offered: tuple[object, ...] = ()
+        self._seen: Conversation | None = None
+        self._settling = Settling()
+        self._entry_for: Conversation | None = None
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether keys count: not right after another call took the place of what was shown."""
+        return self._settling.is_over and self._seen is self._phone.current
 
     def compose(self) -> ComposeResult:
         """Lay the screen out, from top to bottom."""
@@ -82,6 +95,7 @@ class PhoneApp(App[None]):
         if phone.done.is_set():
             self.exit()
             return
+        self._notice(conversation)
         if conversation is None:
             self._put("peer", Text("No call", "bold"))
             self._put("status", Text("Waiting for calls and messages. c calls somebody."))
@@ -102,13 +116,15 @@ class PhoneApp(App[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's signature
         """Offer the keys that do something now, and no other."""
         conversation = self._phone.current
+        if not (self.takes_keys or action in _ALWAYS):
+            return False
         if action in _ONLY_IN_CALLS:
             return conversation is not None and conversation.is_placed
         if action in _ONLY_TO_COMPARE:
             return conversation is not None and conversation.model.asks_to_compare
         match action:
             case "swap":
-                return len(self._phone.calls) > 1
+                return self._phone.can_swap
             case "hang_up":
                 return conversation is not None
             case "dial" | "leave":
@@ -119,6 +135,10 @@ class PhoneApp(App[None]):
                 return True
 
     # --- keys -------------------------------------------------------------------------------------
+
+    def on_key(self, _: Key) -> None:
+        """Take a key that means nothing now."""
+        self._settling.take_key()
 
     def action_mute(self) -> None:
         """Mute or unmute."""
@@ -177,10 +197,12 @@ class PhoneApp(App[None]):
         self.screen_stack[0].set_focus(None)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Take what was entered: a text in a call, and whom to call otherwise."""
+        """Take what was entered: a text for the call it was begun in, or whom to call."""
         text, conversation = event.value.strip(), self._phone.current
         self.action_leave_entry()
-        if text and conversation is not None and conversation.is_placed:
+        if conversation is not self._entry_for:  # CALL-51
+            self._phone.say("What you typed was not sent: something else is shown by now.")
+        elif text and conversation is not None and conversation.is_placed:
             self._phone.spawn(conversation.write, text)
         elif text and conversation is None:
             self._phone.spawn(self._phone.place, text)
@@ -191,7 +213,17 @@ class PhoneApp(App[None]):
     def _entry(self) -> Input:
         return self.screen_stack[0].query_one("#entry", Input)
 
+    def _notice(self, conversation: Conversation | None) -> None:
+        """CALL-50: let no key count for a while where what is shown changed by itself."""
+        if conversation is self._seen:
+            return
+        former, self._seen = self._seen, conversation
+        has_ended = former is not None and former not in self._phone.calls
+        if has_ended or (conversation is not None and conversation.came_by_itself):
+            self._settling.begin()
+
     def _ask(self, what: str) -> None:
+        self._entry_for = self._phone.current
         self._entry.placeholder = what
         self._entry.display = True
         self.screen_stack[0].set_focus(self._entry)  # at once: the next key belongs to it
@@ -204,13 +236,25 @@ class PhoneApp(App[None]):
         if self._entry.display:
             self._put("status", Text(f"{ringing[0].caller} calls: Escape, to answer", "bold blink"))
         else:
-            self.push_screen(RingingScreen(self._phone, ringing[0]))
+            self.push_screen(RingingScreen(self._phone, ringing[0]), self._uncover)
+
+    def _uncover(self, was_decided: bool | None) -> None:
+        """Show what was covered; keys may still be meant for a call that rings no longer."""
+        if not was_decided:
+            self._settling.begin()
 
     def _offer_keys(self) -> None:
         """Have the footer follow where keys came or went."""
         offered = tuple(
             self.check_action(action, ())
-            for action in (*_ONLY_IN_CALLS, *_ONLY_TO_COMPARE, "swap", "hang_up", "leave_entry")
+            for action in (
+                *_ONLY_IN_CALLS,
+                *_ONLY_TO_COMPARE,
+                "swap",
+                "hang_up",
+                "leave",
+                "leave_entry",
+            )
         )
         if offered != self._offered:
             self._offered = offered

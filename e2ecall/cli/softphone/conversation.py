@@ -32,6 +32,7 @@ class Conversation:
         """
         from e2ecall.media.levels import MeteredAudio, MeteredSink
 
+        self._me = me
         self.model = CallModel(peer, is_verified(me, peer), status)
         self._options = options
         self._stack = ExitStack()
@@ -43,6 +44,8 @@ class Conversation:
         self.output: MeteredSink = MeteredSink(media.output)
         self.placing = anyio.CancelScope()
         """What placing or taking the call happens in; hanging up before its end ends it."""
+        self.came_by_itself = False
+        """Whether it was taken without a key: then keys are not meant for it at once."""
         self._call: Call | None = None
 
     @property
@@ -73,6 +76,7 @@ class Conversation:
         """Accompany the call to its end; hang up when cancelled. Releases its media."""
         self._call = call
         self.model.peer, self.model.own = call.peer, call.controls
+        self.model.verified = is_verified(self._me, call.peer)  # by the full address
         try:
             async with anyio.create_task_group() as tasks:
                 async for event in call.events():

@@ -3,11 +3,12 @@
 Draws nothing and reads no keys: `app` shows what is here ten times a second.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,8 +19,10 @@ from e2ecall.cli.output import harmless, local_time
 from e2ecall.cli.softphone.conversation import Conversation, told
 from e2ecall.cli.softphone.model import MAX_LINES, CallModel, Line, Verdict
 from e2ecall.client import Client, IncomingCall
-from e2ecall.errors import E2ECallError, LocalProtocolError
+from e2ecall.errors import E2ECallError
 from e2ecall.protocol.call_events import EndReason
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -49,6 +52,11 @@ class Phone:
         """The call that is shown."""
         return self.calls[-1] if self.calls else None
 
+    @property
+    def can_swap(self) -> bool:
+        """Whether there are two calls that can be gone to; one that is being taken cannot yet."""
+        return len(self.calls) > 1 and all(call.is_placed for call in self.calls)
+
     def quit(self) -> None:
         """End; whoever runs the phone hangs up then."""
         self.done.set()
@@ -64,7 +72,7 @@ class Phone:
             async for incoming in self.me.incoming():
                 welcome = incoming.caller in self.welcome
                 if welcome and not self.calls:
-                    self.spawn(self.answer, incoming)
+                    self.spawn(self.answer, incoming, False, True)
                 else:
                     self.ringing.append(incoming)
                     self.spawn(self._forget_when_over, incoming)
@@ -117,8 +125,13 @@ class Phone:
         else:
             await self._follow(conversation, call)
 
-    async def answer(self, incoming: IncomingCall, end_other: bool = False) -> None:
-        """Take a call; another one is put on hold, or ended with ``end_other``."""
+    async def answer(
+        self, incoming: IncomingCall, end_other: bool = False, by_itself: bool = False
+    ) -> None:
+        """Take a call; another one is put on hold, or ended with ``end_other``.
+
+        ``by_itself``: no key asked for it.
+        """
         self._stop_ringing(incoming)
         try:
             conversation = Conversation(self.me, incoming.caller, self.options, "Connecting")
@@ -126,17 +139,23 @@ class Phone:
             self._refused(error)
             await incoming.decline()
             return
+        conversation.came_by_itself = by_itself
         self.calls.append(conversation)
+        is_taken = False
         try:
-            call = await incoming.accept(
-                audio=conversation.audio,
-                video=conversation.video,
-                output=conversation.output,
-                end_other=end_other,
-            )
-        except LocalProtocolError:  # given up meanwhile: the conversation tells
-            call = incoming.call
-        await self._follow(conversation, call)
+            with conversation.placing:
+                await incoming.accept(
+                    audio=conversation.audio,
+                    video=conversation.video,
+                    output=conversation.output,
+                    end_other=end_other,
+                )
+                is_taken = True
+        except E2ECallError as error:
+            _log.info("a call could not be taken: %s", type(error).__name__)
+        if not is_taken:  # hung up before it was taken, or given up by the caller
+            incoming.call.leave()
+        await self._follow(conversation, incoming.call)
 
     async def decline(self, incoming: IncomingCall) -> None:
         """Do not answer."""
@@ -147,11 +166,13 @@ class Phone:
 
     async def swap(self) -> None:
         """Go over to the other call; the one before is put on hold."""
-        if len(self.calls) < 2:
+        if not self.can_swap:
             return
         shown, other = self.calls[-1], self.calls[-2]
         if not shown.call.controls.held:
             await shown.toggle_hold()
+        if not (shown.call.controls.held or shown.call.ended):
+            return  # it said why; no word is to go into two calls
         if other.call.controls.held and other.call.ended is None:
             await other.toggle_hold()
         if other in self.calls:

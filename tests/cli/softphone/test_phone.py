@@ -179,7 +179,7 @@ def test_call_waiting(talking, open_terminal, alice, carol):
     third.wait_for(HELD)
     caller.press("q")
     assert caller.finish() == 0
-    callee.wait_for(carol.address, "on hold")
+    callee.wait_for(carol.address, "on hold", "h Hold")
     callee.press("h")
     third.wait_gone(HELD)
     third.press("q")

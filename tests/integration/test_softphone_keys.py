@@ -1,0 +1,140 @@
+"""Keys at the softphone while calls come and go by themselves: its screen, and real calls."""
+
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+import e2ecall
+from e2ecall.cli.media import NO_MEDIA
+from e2ecall.cli.softphone.app import PhoneApp
+from e2ecall.cli.softphone.phone import Phone
+from e2ecall.cli.softphone.ringing import RingingScreen
+from tests.integration.people import PATIENCE, ended, person, until
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # as Textual needs it
+]
+
+
+@asynccontextmanager
+async def softphone(client):
+    """Give the phone of a person, its screen, and what presses keys there."""
+    async with anyio.create_task_group() as tasks:
+        phone = Phone(client, NO_MEDIA, tasks)
+        tasks.start_soon(phone.take_calls)
+        app = PhoneApp(phone)
+        async with app.run_test(size=(110, 32)) as pilot:
+            yield phone, app, pilot.press
+        tasks.cancel_scope.cancel()
+
+
+async def becomes(condition):
+    with anyio.fail_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - the screen is looked at as by a person
+            await anyio.sleep(0.02)
+
+
+def rings(app):
+    """Tell whether a call rings on the screen, and its keys count."""
+    return isinstance(app.screen, RingingScreen) and app.screen.takes_keys
+
+
+def shows(phone, peer):
+    """Tell whether this call is shown, and connected."""
+    return (
+        phone.current is not None
+        and phone.current.model.peer == peer.address
+        and phone.current.model.connected_at is not None
+    )
+
+
+async def answered(caller, phone, app, press):
+    call = await caller.call(phone.me.address)
+    await becomes(lambda: rings(app))
+    await press("a")
+    await until(call, e2ecall.Connected)
+    await becomes(lambda: shows(phone, caller))
+    return call
+
+
+async def test_a_code_and_a_text_are_for_the_call_they_were_meant_for(people, tmp_path, relay):
+    """CALL-50, CALL-51: who hangs up while the user confirms or writes gets neither for another."""
+    async with (
+        people() as (alice, bob),
+        person(tmp_path, relay, "carol") as carol,
+        softphone(bob) as (phone, app, press),
+    ):
+        first = await answered(alice, phone, app, press)
+        second = await answered(carol, phone, app, press)
+        second.leave()
+        await becomes(lambda: shows(phone, alice))
+        await press("y", "h", "v")
+        assert not any(contact.verified for contact in bob.contacts())
+        assert phone.current.call.controls.held
+        await becomes(lambda: app.takes_keys)
+        await press("y")
+        await becomes(lambda: phone.current.model.verified)
+        assert [c.address for c in bob.contacts() if c.verified] == [alice.address]
+
+        second = await answered(carol, phone, app, press)
+        await press("t", *"secret")
+        second.leave()
+        await becomes(lambda: shows(phone, alice))
+        await press("enter")
+        await becomes(lambda: phone.current.model.lines[-1].text.startswith("What you typed"))
+        await phone.current.write("the only one")
+        assert (await until(first, e2ecall.Text)).text == "the only one"
+
+        await becomes(lambda: app.takes_keys)
+        await press("t", *carol.address.partition("@")[0])
+        first.leave()
+        await becomes(lambda: phone.current is None)
+        await press("enter")
+        await becomes(lambda: phone.lines[-1].text.startswith("What you typed"))
+        assert not phone.calls
+
+
+async def test_typing_answers_no_call(people):
+    """CALL-50: a call that rings under typing fingers waits for their pause; then one key counts,
+    once; and who was verified is shown so whatever name they were called by.
+    """
+    async with people() as (alice, bob), softphone(bob) as (phone, app, press):
+        call = await alice.call(bob.address)
+        await becomes(lambda: isinstance(app.screen, RingingScreen))
+        await press(*"they are free to read")
+        assert phone.ringing
+        await becomes(lambda: rings(app))
+        for _ in range(2):
+            app.screen.action_answer()
+        await until(call, e2ecall.Connected)
+        assert len(phone.calls) == 1
+        await phone.current.call.confirm_sas()
+        await call.hangup()
+        await becomes(lambda: phone.current is None and app.takes_keys)
+        phone.spawn(phone.place, alice.address.partition("@")[0])
+        incoming = await anext(alice.incoming())
+        await becomes(lambda: phone.current.is_placed)
+        assert phone.current.model.verified
+        await incoming.decline()
+
+
+async def test_keys_while_a_call_is_taken(people, tmp_path, relay):
+    """Hanging up a call that is just being taken ends it, and going to another one waits for it."""
+    async with (
+        people() as (alice, bob),
+        person(tmp_path, relay, "carol") as carol,
+        softphone(bob) as (phone, app, press),
+    ):
+        first = await answered(alice, phone, app, press)
+        second = await carol.call(bob.address)
+        await becomes(lambda: rings(app))
+        app.screen.action_answer()
+        await becomes(lambda: len(phone.calls) == 2)
+        assert not phone.current.is_placed
+        phone.spawn(phone.swap)
+        phone.current.hang_up()
+        assert await ended(second) == (e2ecall.EndReason.DECLINED, True)
+        await becomes(lambda: len(phone.calls) == 1)
+        assert first.ended is None
