@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from e2ecall.client import events as public
 from e2ecall.client.callcontrols import CallControls
-from e2ecall.client.callmedia import MediaChoice, keeps
+from e2ecall.client.callmedia import MediaChoice, keeps, release
 from e2ecall.client.iteration import Following
 from e2ecall.errors import LocalProtocolError
 from e2ecall.protocol.messages import LeaveReason
@@ -113,11 +113,26 @@ class IncomingCall:
     ) -> Call:
         """Answer; from here on this end may send. Without ``audio`` silence is sent.
 
-        Where another call goes on, it is put on hold first, or ended with ``end_other``.
+        Where another call goes on, it is put on hold first, or ended with ``end_other``. The
+        sources belong to the call from here on, and are closed if it raises.
 
         Raises:
             LocalProtocolError: the call is over already, for instance cancelled.
         """
+        try:
+            return await self._accept(audio, video, output, end_other=end_other)
+        except BaseException:
+            release(audio, video)
+            raise
+
+    async def _accept(
+        self,
+        audio: "AudioSource | None",
+        video: "VideoSource | None",
+        output: "Sink | None",
+        *,
+        end_other: bool,
+    ) -> Call:
         other = self.other
         if other is None or other.ended is not None or self._call.ended is not None:
             other = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from e2ecall.client import events as public
+from e2ecall.client.callmedia import release
 from e2ecall.client.callsteps import GOODBYE_TIMEOUT, CallSteps
 from e2ecall.client.history import PastCall
 from e2ecall.errors import ConnectionFailedError, E2ECallError, MediaError
@@ -93,6 +94,7 @@ class CallLife(CallSteps):
             await self._close_media()
             await self._note_end()
         finally:
+            release(self._choice.audio, self._choice.video)
             self.closed.set()
 
     def abandon(self) -> None:

@@ -4,6 +4,7 @@ Joins `e2ecall.protocol` and `e2ecall.media`; it decides neither when media may 
 failure means for the call.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from e2ecall.media.events import MediaEvent, MediaStats
     from e2ecall.media.sinks import Sink
     from e2ecall.media.sources import AudioSource, Source, VideoSource
+
+_log = logging.getLogger(__name__)
 
 STREAMS = (Stream.MICROPHONE, Stream.CAMERA, Stream.SCREEN)
 """Every call describes these, so that a picture can come later without a new transport."""
@@ -166,7 +169,7 @@ class CallMedia:
 
     async def show(self, stream: Stream, source: "VideoSource | None") -> None:
         """Send this picture from now on, or none; the former source is closed."""
-        if self._prepared:
+        if self._prepared or self._peer.closed:  # which closes what comes too late
             await self._peer.set_source(stream, source)
             return
         former = self._sources.pop(stream, None)
@@ -180,8 +183,22 @@ class CallMedia:
         return self._peer.stats()
 
     async def close(self) -> None:
-        """End the transport; idempotent."""
-        await self._peer.close()
+        """End the transport and close the sources; idempotent."""
+        try:
+            await self._peer.close()
+        finally:
+            if not self._prepared:  # else they are the transport's
+                release(*self._sources.values())
+
+
+def release(*sources: "Source | None") -> None:
+    """MEDIA-50: close sources that no transport has, or that it has closed; raises nothing."""
+    for source in sources:
+        if source is not None:
+            try:
+                source.close()
+            except Exception:  # noqa: BLE001 - it is the program's, and others are to be closed too
+                _log.exception("a source failed to close")
 
 
 def keeps(output: "Sink | None") -> bool:

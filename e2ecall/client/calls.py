@@ -14,7 +14,7 @@ import anyio
 
 from e2ecall.client.call import Call, IncomingCall
 from e2ecall.client.calllink import CallLink
-from e2ecall.client.callmedia import CallMedia, MediaChoice
+from e2ecall.client.callmedia import CallMedia, MediaChoice, release
 from e2ecall.client.callrules import CallRules
 from e2ecall.client.history import History, PastCall
 from e2ecall.client.home import Home
@@ -113,6 +113,7 @@ class Calls:
         except BaseException:
             if placing.call is not None:
                 placing.call.leave()
+            release(audio, video)
             raise
         finally:
             self._placing = None

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 import e2ecall
-from e2ecall.cli.media import NO_MEDIA
+from e2ecall.cli.media import MediaOptions
 from e2ecall.cli.softphone.app import PhoneApp
 from e2ecall.cli.softphone.phone import Phone
 from e2ecall.cli.softphone.ringing import RingingScreen
@@ -17,12 +17,14 @@ pytestmark = [
     pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # as Textual needs it
 ]
 
+QUIET = MediaOptions(microphone="off", speaker="off")  # no test listens to the room that it runs in
+
 
 @asynccontextmanager
 async def softphone(client):
     """Give the phone of a person, its screen, and what presses keys there."""
     async with anyio.create_task_group() as tasks:
-        phone = Phone(client, NO_MEDIA, tasks)
+        phone = Phone(client, QUIET, tasks)
         tasks.start_soon(phone.take_calls)
         app = PhoneApp(phone)
         async with app.run_test(size=(110, 32)) as pilot:
