@@ -7,6 +7,7 @@ import pytest
 
 import e2ecall
 from e2ecall.cli.media import MediaOptions
+from e2ecall.cli.softphone import settling
 from e2ecall.cli.softphone.app import PhoneApp
 from e2ecall.cli.softphone.phone import Phone
 from e2ecall.cli.softphone.ringing import RingingScreen
@@ -61,7 +62,9 @@ async def answered(caller, phone, app, press):
     return call
 
 
-async def test_a_code_and_a_text_are_for_the_call_they_were_meant_for(people, tmp_path, relay):
+async def test_a_code_and_a_text_are_for_the_call_they_were_meant_for(
+    people, tmp_path, relay, monkeypatch
+):
     """CALL-50, CALL-51: who hangs up while the user confirms or writes gets neither for another."""
     async with (
         people() as (alice, bob),
@@ -70,11 +73,15 @@ async def test_a_code_and_a_text_are_for_the_call_they_were_meant_for(people, tm
     ):
         first = await answered(alice, phone, app, press)
         second = await answered(carol, phone, app, press)
-        second.leave()
-        await becomes(lambda: shows(phone, alice))
-        await press("y", "h", "v")
+        with monkeypatch.context() as slow:  # a busy machine takes seconds for three keys
+            slow.setattr(settling, "SETTLING", 60.0)
+            second.leave()
+            await becomes(lambda: shows(phone, alice))
+            await press("y", "h", "v")
         assert not any(contact.verified for contact in bob.contacts())
         assert phone.current.call.controls.held
+        assert not app.takes_keys
+        app._settling.begin()
         await becomes(lambda: app.takes_keys)
         await press("y")
         await becomes(lambda: phone.current.model.verified)
@@ -122,7 +129,7 @@ async def test_typing_answers_no_call(people):
         await incoming.decline()
 
 
-async def test_keys_while_a_call_is_taken(people, tmp_path, relay):
+async def test_keys_while_a_call_is_taken(people, tmp_path, relay, monkeypatch):
     """Hanging up a call that is just being taken ends it, and going to another one waits for it."""
     async with (
         people() as (alice, bob),
@@ -132,6 +139,13 @@ async def test_keys_while_a_call_is_taken(people, tmp_path, relay):
         first = await answered(alice, phone, app, press)
         second = await carol.call(bob.address)
         await becomes(lambda: rings(app))
+        accept = e2ecall.client.IncomingCall.accept
+
+        async def slowly(self, **options):
+            await anyio.sleep(PATIENCE)
+            return await accept(self, **options)
+
+        monkeypatch.setattr(e2ecall.client.IncomingCall, "accept", slowly)
         app.screen.action_answer()
         await becomes(lambda: len(phone.calls) == 2)
         assert not phone.current.is_placed
