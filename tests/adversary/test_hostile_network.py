@@ -57,7 +57,7 @@ async def connected(alice, bob):
 
 def ice(call):
     """Return the ICE connection of a call's media."""
-    return call.media._peer._session._connection
+    return call.media._peer._session._path.connection
 
 
 async def goes_on(call, answered, played):

@@ -155,7 +155,7 @@ def test_calling_from_the_screen(open_terminal, bob, carol):
     phone.press("c")
     phone.wait_for("Whom to call?")
     phone.press("nobody_here\r")
-    phone.wait_for("there is no such user")
+    phone.wait_for("there is no such user", "c Call")  # keys count again
     phone.press("c")
     phone.wait_for("Whom to call?")
     phone.press("bobby\r")
