@@ -92,6 +92,8 @@ class PhoneApp(App[None]):
     def show(self) -> None:
         """Show the phone as it is now."""
         phone, conversation = self._phone, self._phone.current
+        if not self.is_running:  # it is closing: its widgets may be gone before its timer
+            return
         if phone.done.is_set():
             self.exit()
             return

@@ -146,9 +146,11 @@ async def test_a_worker_that_stands_still_is_replaced():
         await trio.sleep(planes.WATCH_SECONDS)
         (worker,) = server.pids
         os.kill(worker, signal.SIGSTOP)
+        # What it reads before it has stopped dies with it.
+        await server.until(lambda: state_of(worker) == "T")
         await first.channel_data(FORTH, b"waits")
         with trio.fail_after(60):
-            assert (await second.frame())[4:] == b"waits"
+            assert (await second.channel.receive())[4:] == b"waits"
         assert await passes(first, second, b"goes on")
         assert server.counters.worker_restarts == 1
         assert worker not in server.pids
