@@ -38,6 +38,12 @@ async def does_not_ring(caller, callee, **arguments):
     await call.hangup()
 
 
+async def declined(call, incoming):
+    """Decline a call, and see that the caller has learnt it: it may place the next one."""
+    await incoming.decline()
+    await ended(call)
+
+
 async def next_missed(client):
     with anyio.fail_after(PATIENCE):
         return await anext(client.missed())
@@ -53,18 +59,18 @@ async def test_audio_and_video_apart(people):
         assert not bob.history()  # a stranger's leaves none
         await known(alice, bob)
         call, incoming = await ringing(alice, bob)
-        await incoming.decline()
+        await declined(call, incoming)
         await bob.set_call_policy(audio=Policy.NOBODY)
         await does_not_ring(alice, bob, **media(video=False))
         missed = await next_missed(bob)
         assert (missed.peer, missed.reason) == (alice.address, EndReason.NO_ANSWER)
         call, incoming = await ringing(alice, bob, **media())
         assert incoming.wants_video
-        await incoming.decline()
+        await declined(call, incoming)
         await bob.allow(alice.address, audio=True, video=False)
         call, incoming = await ringing(alice, bob, **media())
         assert not incoming.wants_video
-        await incoming.decline()
+        await declined(call, incoming)
         await bob.allow(alice.address, audio=False, video=False)
         await does_not_ring(alice, bob, **media())
         (contact,) = bob.contacts()
@@ -75,8 +81,7 @@ async def test_audio_and_video_apart(people):
             Policy.EVERYONE, strangers_ring=True, audio=Policy.EVERYONE, video=Policy.CONTACTS
         )
         call, incoming = await ringing(alice, bob)
-        await incoming.decline()
-        await ended(call)
+        await declined(call, incoming)
 
 
 async def test_a_stranger_who_is_let_in(people):
@@ -85,8 +90,8 @@ async def test_a_stranger_who_is_let_in(people):
         await bob.set_policy(Policy.EVERYONE, strangers_ring=False)
         await does_not_ring(alice, bob)
         await bob.allow(alice.address, audio=True)
-        _, incoming = await ringing(alice, bob)
-        await incoming.decline()
+        call, incoming = await ringing(alice, bob)
+        await declined(call, incoming)
 
 
 async def test_pictures_that_are_not_let_in(people):
@@ -206,8 +211,7 @@ async def test_missed_calls_are_told(people, tmp_path, relay):
     async with people() as (alice, bob), person(tmp_path, relay, "carol") as carol:
         await bob.keep_history(False)
         call, incoming = await ringing(alice, bob)
-        await incoming.decline()
-        await ended(call)
+        await declined(call, incoming)
         call, incoming = await ringing(alice, bob)
         await call.hangup()
         assert (await next_missed(bob)).peer == alice.address

@@ -9,6 +9,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 MEMORY = 16_000_000
 """Bytes that arenas may differ by: what each call leaks was 5 MB where an encoder was kept."""
 
+THREADS = 4
+"""Workers that wait for work are kept for 10 s, more of them while a machine is busy. What is
+compared lies ten calls apart, so that a thread left behind by each would be ten.
+"""
+
 
 @pytest.fixture
 def anyio_backend():
@@ -21,7 +26,7 @@ async def test_calls_in_a_row_leave_nothing():
     """MEDIA-34: after each of twenty calls, threads and descriptors are as many as before."""
     for held in await calls_in_a_row(20):
         grown = growth(held)
-        assert grown.threads <= 1
+        assert grown.threads <= THREADS
         assert grown.descriptors <= 2
         assert grown.memory <= MEMORY
 
@@ -31,6 +36,6 @@ async def test_a_long_call_grows_nothing():
     """MEDIA-34: in a call of a minute, threads, descriptors and memory stay, and media goes on."""
     for held in await one_call(60):
         grown = growth(held)
-        assert grown.threads <= 1
+        assert grown.threads <= THREADS
         assert grown.descriptors <= 2
         assert grown.memory <= MEMORY
