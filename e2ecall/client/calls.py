@@ -18,8 +18,8 @@ from e2ecall.client.callmedia import CallMedia, MediaChoice, release
 from e2ecall.client.callrules import CallRules
 from e2ecall.client.history import History, PastCall
 from e2ecall.client.home import Home
+from e2ecall.client.receiving import Opened
 from e2ecall.client.services import Services
-from e2ecall.client.sessions import Opened
 from e2ecall.errors import E2ECallError, LocalProtocolError, MediaError, Reason, RemoteProtocolError
 from e2ecall.io.store import Change, RecordKind
 from e2ecall.protocol import call as protocol

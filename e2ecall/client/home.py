@@ -11,8 +11,8 @@ from typing import Final
 import anyio
 
 from e2ecall.client.inbox import Inbox
+from e2ecall.client.receiving import Opened
 from e2ecall.client.services import Services
-from e2ecall.client.sessions import Opened
 from e2ecall.errors import (
     E2ECallError,
     LocalProtocolError,

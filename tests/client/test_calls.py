@@ -347,7 +347,7 @@ async def test_a_message_that_cannot_be_taken(people, monkeypatch, caplog):
         with monkeypatch.context() as patch:
             patch.setattr(shell.Call, "__init__", lambda *_, **__: 1 // 0)
             patch.setattr(bob._calls, "_take_other", lambda *_: 1 // 0)
-            from e2ecall.client.sessions import Opened
+            from e2ecall.client.receiving import Opened
 
             opened = Opened(*[None] * (len(Opened.__slots__) - 2), True, False)
             bob._calls.take(opened, None, bob._home)
