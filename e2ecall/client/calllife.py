@@ -220,12 +220,13 @@ class CallLife(CallSteps):
                 self._lost_at = anyio.current_time()
                 self._machine.path_lost(now - silent, now)
                 if self.state is CallState.CONNECTED:
+                    self._reconnecting = True
                     self._tell(public.Reconnecting())
             case PathAlive(epoch=epoch):
                 self._machine.path_alive(epoch, now)
-                if self._lost_at is not None and self.state is CallState.CONNECTED:
+                if self._reconnecting and self.state is CallState.CONNECTED:
                     self._tell(public.Reconnected())
-                self._lost_at = None
+                self._lost_at, self._reconnecting = None, False
             case PathFailed(reason=FailureReason.WRONG_FINGERPRINT):
                 self.fail(EndReason.NOT_AUTHENTIC)  # R8: somebody is in between
             case PathFailed(epoch=epoch, reason=reason):

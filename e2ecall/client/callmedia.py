@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from e2ecall.errors import MediaError
+from e2ecall.protocol.call_epochs import OLD_KEYS_LIFETIME
 from e2ecall.protocol.call_events import NewEpoch, ReplacePath, StartMedia
-from e2ecall.protocol.call_rekey import OLD_KEYS_LIFETIME
 from e2ecall.protocol.call_table import Role
 from e2ecall.protocol.callkeys import FrameKey, MediaKeys
 from e2ecall.protocol.messages import Candidate, MediaDescription, Stream

@@ -66,7 +66,8 @@ GOODBYE_TIMEOUT: Final = 3.0
 """Seconds for the last messages of a call to leave."""
 
 PATH_PAUSE: Final = 1.0
-"""Seconds after which a callee that could not answer a Path tries again."""
+LONGEST_PATH_PAUSE: Final = 8.0
+"""Seconds after which a callee that could not answer a Path tries again: doubled each time."""
 
 _NO_MEDIA: Final = MediaChoice()
 
@@ -113,6 +114,7 @@ class CallSteps:
         self._changed = anyio.Event()
         self._proposed: Path | None = None
         self._lost_at: float | None = None
+        self._reconnecting = False
         self.fetch_ticket: Callable[[], Awaitable[Ticket]] | None = None
         """Callee: how to get the ticket for another path."""
         self.check_home: Callable[[], None] = lambda: None
@@ -378,6 +380,7 @@ class CallSteps:
     async def _answer_path(self, path: Path) -> None:
         """Callee: allocate and answer, for as long as this Path is the one to be answered."""
         assert self.fetch_ticket is not None  # set before it rang
+        pause = PATH_PAUSE
         while self._proposed is path:
             try:
                 ticket = await self.fetch_ticket()
@@ -385,10 +388,11 @@ class CallSteps:
                 candidates = await self._gather_path(local, path.epoch, ticket.a)
             except E2ECallError as error:
                 _log.warning("another path cannot be allocated: %s", error)
-                await anyio.sleep(PATH_PAUSE)
+                await anyio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PATH_PAUSE)
                 continue
             # The call may have ended in the same moment in which the allocation was made.
-            if self._proposed is path and self._machine.state is CallState.CONNECTED:
+            if self._proposed is path and self._machine.state in MEDIA_STATES:
                 self._proposed = None
                 secrets = CalleeSecrets.generate(path)
                 self._machine.answer_path(secrets, local, ticket.b, candidates, self._clock())
@@ -402,7 +406,7 @@ class CallSteps:
             _log.warning("another path cannot be allocated: %s", error)
             self._machine.path_failed(agreed.epoch, self._clock())
         else:
-            if self._machine.state is CallState.CONNECTED:
+            if self._machine.state in MEDIA_STATES:
                 self._machine.ready_path(agreed.epoch, candidates, self._clock())
         self._pump()
 

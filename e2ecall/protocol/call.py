@@ -13,7 +13,7 @@ from typing import Final, Self
 from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 from e2ecall.protocol.call_channel import UNSIGNED
 from e2ecall.protocol.call_controls import CallControls
-from e2ecall.protocol.call_core import MEDIA_STATES
+from e2ecall.protocol.call_core import MEDIA_STATES, CallBasis
 from e2ecall.protocol.call_events import (
     Alert,
     EndReason,
@@ -128,7 +128,7 @@ class Call(CallControls):
         offer = secrets.offer(
             local, remote, media=media, wants_video=wants_video, reply_box=reply_box
         )
-        call = cls(Role.CALLER, local, remote, offer, allowed_networks)
+        call = cls(CallBasis(Role.CALLER, local, remote, offer, tuple(allowed_networks)))
         call._secrets = secrets
         call._controls = Controls(camera=wants_video)
         call._step(Action.PLACE, now + OFFER_LIFETIME)
@@ -158,7 +158,7 @@ class Call(CallControls):
             raise RemoteProtocolError(Reason.EXPIRED)
         check_media_description(offer.media)
         check_directions(offer.media, audio=False, video=offer.wants_video)
-        call = cls(Role.CALLEE, local, remote, offer, allowed_networks)
+        call = cls(CallBasis(Role.CALLEE, local, remote, offer, tuple(allowed_networks)))
         call._step(Action.INVITE, min(sent_at, now) + OFFER_LIFETIME)
         return call
 

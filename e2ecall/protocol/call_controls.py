@@ -4,21 +4,17 @@ Nothing here moves the call to another state, and nothing that a peer sends chan
 lets out: `Controls` are of this end's own making (CALL-30).
 """
 
-from collections.abc import Sequence
-from ipaddress import IPv4Network
-
 from e2ecall.errors import LocalProtocolError
 from e2ecall.protocol.call_channel import UNSIGNED
+from e2ecall.protocol.call_core import CallBasis
 from e2ecall.protocol.call_events import PeerMediaState, PeerText, VideoAsked
 from e2ecall.protocol.call_path import CallPaths
 from e2ecall.protocol.call_table import Action, Role
-from e2ecall.protocol.callkeys import Party
 from e2ecall.protocol.controls import Controls
 from e2ecall.protocol.description import describes
 from e2ecall.protocol.messages import (
     MAX_CALL_TEXT,
     MediaState,
-    Offer,
     Renegotiate,
     Stream,
     Text,
@@ -28,15 +24,8 @@ from e2ecall.protocol.messages import (
 class CallControls(CallPaths):
     """The controls of one end of a call."""
 
-    def __init__(
-        self,
-        role: Role,
-        local: Party,
-        remote: Party,
-        offer: Offer,
-        allowed_networks: Sequence[IPv4Network],
-    ) -> None:
-        super().__init__(role, local, remote, offer, allowed_networks)
+    def __init__(self, basis: CallBasis) -> None:
+        super().__init__(basis)
         self._controls = Controls()
         self._media_state_counter = -1
         self._renegotiate_counter = -1

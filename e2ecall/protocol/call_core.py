@@ -3,7 +3,7 @@
 No message is judged here and none but the last is made: that is `e2ecall.protocol.call`.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Final
 
@@ -46,27 +46,32 @@ _CHOSEN: Final = (LeaveReason.NORMAL, LeaveReason.OTHER_CALL, LeaveReason.CALL_B
 _FAILURES: Final = (EndReason.MEDIA_FAILED, EndReason.CONNECTION_LOST, EndReason.NOT_AUTHENTIC)
 
 
+@dataclass(frozen=True, slots=True)
+class CallBasis:
+    """What an end has of a call from its Offer on, and what never changes in it."""
+
+    role: Role
+    local: Party
+    remote: Party
+    offer: Offer
+    allowed_networks: tuple[IPv4Network, ...]
+    """Where the relayed addresses of either end lie."""
+
+
 class CallCore:
     """The state of one end of a call, and the ways in which it ends."""
 
-    def __init__(
-        self,
-        role: Role,
-        local: Party,
-        remote: Party,
-        offer: Offer,
-        allowed_networks: Sequence[IPv4Network],
-    ) -> None:
-        self._role = role
+    def __init__(self, basis: CallBasis) -> None:
+        self._role = basis.role
         self._state = CallState.IDLE
-        self._local = local
-        self._remote = remote
-        self._offer = offer
-        self._allowed_networks = tuple(allowed_networks)
+        self._local = basis.local
+        self._remote = basis.remote
+        self._offer = basis.offer
+        self._allowed_networks = basis.allowed_networks
         self._ringing: Ringing | None = None
         self._secrets: CallerSecrets | None = None
         self._call_keys: CallKeys | None = None
-        self._channel = CallChannel(role)
+        self._channel = CallChannel(basis.role)
         self._sas: SAS | None = None
         self._local_candidates = 0
         self._remote_candidates: tuple[Candidate, ...] = ()
@@ -117,6 +122,10 @@ class CallCore:
         if self._role is Role.CALLEE:
             return self._offer.reply_box
         return None if self._ringing is None else self._ringing.reply_box
+
+    def deadline(self) -> float | None:
+        """Return when `on_time` has to be called, in Unix seconds, or None."""
+        return min((time for time in self._times() if time is not None), default=None)
 
     def messages_to_send(self) -> list[CallMessage]:
         """Return what is to be sent now, in order, and forget it."""
@@ -189,6 +198,10 @@ class CallCore:
         reason, told = _TIMED_OUT[self._state]
         self._end(Action.TIME_OUT, reason, told)
         return True
+
+    def _times(self) -> tuple[float | None, ...]:
+        """Return when something is due."""
+        return (self._deadline,)
 
     # --- steps --------------------------------------------------------------------------------
 

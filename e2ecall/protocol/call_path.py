@@ -1,21 +1,20 @@
 """Another path within a call (spec/call.md, "Another path"): when, who, and with which description.
 
 The caller begins, the callee asks; each new path has an epoch of its own, which is agreed on as
-`e2ecall.protocol.call_rekey` does. It opens no path and hears none: the media tells `path_lost`,
+`e2ecall.protocol.call_epochs` does. It opens no path and hears none: the media tells `path_lost`,
 `path_alive` and `path_failed`, and is told `ReplacePath`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
 from typing import Final
 
 import msgspec.structs
 
-from e2ecall.crypto.mlkem import MLKEM768
-from e2ecall.crypto.x25519 import check_public_key
 from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 from e2ecall.protocol.call_channel import UNSIGNED
+from e2ecall.protocol.call_core import MEDIA_STATES, CallBasis
+from e2ecall.protocol.call_epochs import OLD_KEYS_LIFETIME, REKEY_INTERVAL, check_shares
 from e2ecall.protocol.call_events import (
     EndReason,
     EpochConfirmed,
@@ -25,16 +24,14 @@ from e2ecall.protocol.call_events import (
     ReplacePath,
 )
 from e2ecall.protocol.call_exchange import CalleeSecrets, RekeySecrets
-from e2ecall.protocol.call_rekey import REKEY_INTERVAL, CallRekeying
-from e2ecall.protocol.call_table import Action, CallState, Received, Role
-from e2ecall.protocol.callkeys import Party
+from e2ecall.protocol.call_rekey import CallRekeying
+from e2ecall.protocol.call_table import Action, Received, Role
 from e2ecall.protocol.description import check_candidates, check_replacement
 from e2ecall.protocol.messages import (
     MAX_CANDIDATES,
     Candidate,
     LeaveReason,
     MediaDescription,
-    Offer,
     Path,
     PathReady,
     PathReply,
@@ -73,15 +70,8 @@ class _Move:
 class CallPaths(CallRekeying):
     """The paths of one end of a call."""
 
-    def __init__(
-        self,
-        role: Role,
-        local: Party,
-        remote: Party,
-        offer: Offer,
-        allowed_networks: Sequence[IPv4Network],
-    ) -> None:
-        super().__init__(role, local, remote, offer, allowed_networks)
+    def __init__(self, basis: CallBasis) -> None:
+        super().__init__(basis)
         self._described: tuple[MediaDescription, MediaDescription] | None = None
         self._move: _Move | None = None
         self._wanted = False
@@ -90,11 +80,8 @@ class CallPaths(CallRekeying):
         self._lost_deadline: float | None = None
         self._moved = 0
         """The epoch that began with the path in use."""
-
-    def deadline(self) -> float | None:
-        """Return when `on_time` has to be called, in Unix seconds, or None."""
-        times = (super().deadline(), self._path_due, self._lost_deadline)
-        return min((time for time in times if time is not None), default=None)
+        self._agreed = 0
+        """The epoch of the newest path that both ends have the keys of."""
 
     def on_time(self, now: float) -> bool:
         """Do what is due, or end the call where its time is over; every other method does so first.
@@ -111,14 +98,17 @@ class CallPaths(CallRekeying):
             self._pursue(now)
         return False
 
+    def _times(self) -> tuple[float | None, ...]:
+        return (*super()._times(), self._path_due, self._lost_deadline)
+
     # --- what the media tells -----------------------------------------------------------------
 
     def path_lost(self, since: float, now: float) -> None:
         """Nothing authentic came from the peer's media since then, so the path is to be replaced.
 
-        Without effect where the call is not connected.
+        Without effect where the call has no media.
         """
-        if self.on_time(now) or self._state is not CallState.CONNECTED:
+        if self.on_time(now) or self._state not in MEDIA_STATES:
             return
         if self._lost_deadline is None:
             self._lost_deadline = min(since, now) + PATH_TIMEOUT
@@ -129,9 +119,9 @@ class CallPaths(CallRekeying):
     def path_alive(self, epoch: int, now: float) -> None:
         """Something authentic came over the path that was begun in this epoch, 0 for the first.
 
-        Without effect where the call is not connected.
+        Without effect where the call has no media.
         """
-        if self.on_time(now) or self._state is not CallState.CONNECTED:
+        if self.on_time(now) or self._state not in MEDIA_STATES:
             return
         self._lost_deadline = None
         if epoch > self._moved:
@@ -142,7 +132,9 @@ class CallPaths(CallRekeying):
                 self._due = due  # a Rekey was asked for meanwhile, or is under way
         if self._move is not None and epoch == self._move.epoch:
             self._move = None
-        if self._move is None:
+            self._retire_former(now)
+        # CALL-45: what was agreed on and given up is followed by another, whatever is heard.
+        if self._move is None and self._moved >= self._agreed:
             self._wanted = False
             self._path_due = None
 
@@ -153,9 +145,7 @@ class CallPaths(CallRekeying):
         """
         if self.on_time(now) or self._move is None or epoch != self._move.epoch:
             return
-        self._move = None
-        self._want(now)
-        self.on_time(now)
+        self._give_up(now)
 
     # --- what this end does -------------------------------------------------------------------
 
@@ -174,11 +164,8 @@ class CallPaths(CallRekeying):
         following = self._check_rekey(Action.REPLACE_PATH)
         counter = self._channel.next_counter()
         path = secrets.path(self.call_id, counter, self.epoch + 1, media)
-        self._rekey, self._rekey_secrets = path, secrets
-        self._rekey_state = following
-        self._due = now + PATH_REPEAT
         self._begin_path(now)
-        self._outgoing.append(self._channel.sign(path))
+        self._propose(path, secrets, following, now + PATH_REPEAT)
 
     def answer_path(
         self,
@@ -203,13 +190,9 @@ class CallPaths(CallRekeying):
         reply = secrets.path_reply(
             path, self._channel.next_counter(), media, turn, tuple(candidates)
         )
-        keys = secrets.following(self._channel.sending, path, reply)
-        self._channel.add_epoch(keys)
-        self._rekey_state = following
-        self._retire_at = self._due = None
-        self._rekey_reply = reply
+        self._agree(secrets, reply, following)
+        self._agreed = path.epoch
         self._move = _Move(path.epoch, media, path.media)
-        self._outgoing.append(self._channel.sign(reply))
 
     def ready_path(self, epoch: int, candidates: Sequence[Candidate], now: float) -> None:
         """Caller: say where this end can be reached on the path of `PathAgreed`, and use it.
@@ -248,8 +231,8 @@ class CallPaths(CallRekeying):
                 self._receive_path_request(message, now)
 
     def _receive_path(self, path: Path, now: float) -> None:
-        if path.epoch <= self.epoch or not self._channel.has_room:
-            return  # overtaken: a copy of one that had its effect; or it cannot be answered
+        if self._is_late(path):
+            return
         if path.epoch > self.epoch + 1:
             self._check_proposal(path, now)
             # CALLKEY-19: it is authentic in the epoch that was agreed on and not entered yet.
@@ -272,6 +255,7 @@ class CallPaths(CallRekeying):
         check_replacement(reply.media, self._descriptions[1])
         self._accept_reply(reply, Received.PATH_REPLY, now)
         if self._are_relayed(reply.candidates):
+            self._agreed = reply.epoch
             self._move = _Move(reply.epoch, path.media, reply.media, reply.candidates)
             self._events.append(PathAgreed(reply.epoch, reply.turn, path.media))
 
@@ -288,9 +272,7 @@ class CallPaths(CallRekeying):
     def _receive_path_request(self, request: PathRequest, now: float) -> None:
         # CALL-41: else overtaken, or a Path for this epoch is out already.
         if request.epoch == self.epoch + 1 and not isinstance(self._rekey, Path):
-            self._move = None
-            self._want(now)
-            self.on_time(now)
+            self._give_up(now)
 
     # --- helpers ------------------------------------------------------------------------------
 
@@ -306,6 +288,19 @@ class CallPaths(CallRekeying):
         assert self._ringing is not None  # no state without it asks
         both = self._offer.media, self._ringing.media
         return both if self._role is Role.CALLER else both[::-1]
+
+    def _give_up(self, now: float) -> None:
+        """Use the path under way no more, if there is one; another one is wanted."""
+        if self._move is not None:
+            self._move = None
+            self._retire_former(now)
+        self._want(now)
+        self.on_time(now)
+
+    def _retire_former(self, now: float) -> None:
+        """Caller: count what the keys of the former epoch have left, see `_cross`."""
+        if self._role is Role.CALLER and self._retire_at is None:
+            self._retire_at = now + OLD_KEYS_LIFETIME
 
     def _want(self, now: float) -> None:
         self._wanted = True
@@ -353,7 +348,8 @@ class CallPaths(CallRekeying):
         return PATH_REPEAT if isinstance(self._rekey, Path) else super()._interval()
 
     def _remind(self) -> None:
-        if self._role is Role.CALLER and self._rekey is None and self._replacing:
+        two = self._replacing or self._rekey_state is RekeyState.CROSSING
+        if self._role is Role.CALLER and self._rekey is None and two:
             return  # the new path has new keys; those of a third epoch can wait for it
         super()._remind()
 
@@ -362,6 +358,9 @@ class CallPaths(CallRekeying):
         super()._cross(following, now)
         if has_path:
             self._begin_epoch(began)  # CALLKEY-20: until the path takes over, in `path_alive`
+            if self._role is Role.CALLER:
+                # CALLKEY-16: the callee stays in the former epoch until a PathReady came.
+                self._retire_at = None
         if self._wanted and self._role is Role.CALLER:
             self._path_due = self._allowed_at(now)  # the Rekey that was in the way is done
 
@@ -373,8 +372,7 @@ class CallPaths(CallRekeying):
     def _check_proposal(self, path: Path, now: float) -> None:
         if len(self._recent(now)) >= MAX_PATHS_TAKEN:  # CALL-44
             raise RemoteProtocolError(Reason.LIMIT)
-        check_public_key(path.x25519_share)
-        MLKEM768.check_public_key(path.mlkem_key)
+        check_shares(path)
         check_replacement(path.media, self._descriptions[1])
 
     def _are_relayed(self, candidates: Sequence[Candidate]) -> bool:
@@ -405,6 +403,3 @@ class CallPaths(CallRekeying):
         self._move = None
         self._wanted = False
         self._path_due = self._lost_deadline = None
-        # Its owner may not have seen yet what is due no more.
-        asking = (PathDue, PathProposed, PathAgreed)
-        self._events = [event for event in self._events if not isinstance(event, asking)]

@@ -1,7 +1,7 @@
 """How far the change to a new epoch is (spec/callkeys.md, "Rekeying"): one table, as of the call.
 
-It refines the state CONNECTED of `e2ecall.protocol.call_table`, whose actions and messages it uses.
-What a step does is `e2ecall.protocol.call_rekey`.
+It refines the state CONNECTED of `e2ecall.protocol.call_table`, whose actions and messages it uses,
+and CONNECTING, where paths alone begin epochs. What a step does is `e2ecall.protocol.call_epochs`.
 """
 
 from collections.abc import Mapping

@@ -3,12 +3,15 @@
 Here one end's datagrams are not sent any more, which is what a dead network looks like.
 """
 
+from itertools import pairwise
+
 import anyio
 import pytest
 
 import e2ecall
-from e2ecall import EndReason
+from e2ecall import EndReason, RelayError
 from e2ecall.client.calllink import CallLink
+from e2ecall.media.path import MediaPath
 from e2ecall.protocol.messages import Path, PathReady, PathReply, PathRequest, Stream
 from tests.integration.people import PATIENCE, ended, frames, until
 from tests.integration.test_rekeying import Clock, connected, in_epoch, wire  # noqa: F401
@@ -188,3 +191,64 @@ async def test_an_allocation_that_comes_at_the_end(people, caplog):
         assert await ended(answered) == (EndReason.HANGUP, False)
         assert await ended(call) == (EndReason.HANGUP, True)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_callee_that_waits_is_understood(people, monkeypatch):
+    """CALLKEY-16: who hangs up before a PathReady came is not taken for somebody who was lost."""
+    clock, send = Clock(), CallLink.send
+
+    async def losing(link, message, box):
+        if not isinstance(message, PathReady):
+            await send(link, message, box)
+
+    monkeypatch.setattr(CallLink, "send", losing)
+    async with people(clock=clock) as (alice, bob):
+        call, answered, *_ = await connected(alice, bob, video=False)
+        cut(call, answered)
+        await in_epoch(1, call)
+        clock.ahead += 11
+        await answered.hangup()
+        assert await ended(call) == (EndReason.HANGUP, True)
+
+
+async def test_a_callee_that_gets_no_ticket_asks_less_and_less(people):
+    """CALL-45: after one, two and four seconds; with the first that it gets the call goes on."""
+    asked = []
+    async with people() as (alice, bob):
+        call, answered, *_ = await connected(alice, bob, video=False)
+        fetch = answered.fetch_ticket
+
+        async def refused():
+            asked.append(anyio.current_time())
+            if len(asked) < 4:
+                raise RelayError("not now")
+            return await fetch()
+
+        answered.fetch_ticket = refused
+        cut(call, answered)
+        for end in (call, answered):
+            await until(end, e2ecall.Reconnected)
+        await call.hangup()
+    pauses = [later - earlier for earlier, later in pairwise(asked[:4])]
+    assert all(pause >= least for pause, least in zip(pauses, (1, 2, 4), strict=True))
+
+
+@pytest.mark.parametrize("dead", ["caller", "callee", "both"])
+async def test_a_path_that_dies_before_the_first_frame(people, monkeypatch, dead):
+    """CALL-47: whoever saw one, both ends are connected over the path that takes its place."""
+    send = MediaPath.send
+
+    async def dying(path, outgoing):
+        end = "caller" if path.connection.ice_controlling else "callee"
+        if path.epoch == 0 and dead in (end, "both"):
+            path.connection.sendto = nowhere
+        await send(path, outgoing)
+
+    monkeypatch.setattr(MediaPath, "send", dying)
+    async with people() as (alice, bob):
+        call, answered, *sinks = await connected(alice, bob, video=False)
+        await in_epoch(1, call, answered)
+        for sink in sinks:
+            await more(sink, SOUND, 25)
+        await call.hangup()
+        assert await ended(answered) == (EndReason.HANGUP, True)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace
 
+from e2ecall.errors import RemoteProtocolError
 from e2ecall.protocol.call import Call
+from e2ecall.protocol.call_core import MEDIA_STATES
 from e2ecall.protocol.call_events import PathAgreed, PathDue, PathProposed, RekeyProposed
 from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets, RekeySecrets
 from e2ecall.protocol.call_table import CallState, Received, Role
@@ -179,21 +181,22 @@ class Pair:
         return replace(self.made_reply, counter=counter)
 
     def path_reply(self, counter: int) -> PathReply:
-        """Answer the caller's Path without advancing the callee; a connected caller sends one."""
+        """Answer the caller's Path without advancing the callee; a caller with media sends one."""
         path = RekeySecrets.generate().path(self.offer.call_id, 0, 1, media("p"))
-        connected = self.caller.state is CallState.CONNECTED
-        if connected and self.next_keys is None:
+        has_media = self.caller.state in MEDIA_STATES
+        if has_media and self.next_keys is None:
             path = self.replace()
-        if not connected or self.next_keys is None:
+        if not has_media or self.next_keys is None:
             secrets = CalleeSecrets.generate(path)
             self.made_reply = secrets.path_reply(path, counter, media("q"), TURN, (RELAYED,))
-            if connected:
+            if has_media:
                 self.next_keys = secrets.following(self.keys, path, self.made_reply)
         return replace(self.made_reply, counter=counter)
 
     def ready(self, counter: int) -> PathReady:
-        """Make a PathReady; a connected pair is brought to where the callee waits for it."""
-        if self.caller.state is self.callee.state is CallState.CONNECTED and not self.next_keys:
+        """Make a PathReady; a pair with media is brought to where the callee waits for it."""
+        both = self.caller.state, self.callee.state
+        if all(state in MEDIA_STATES for state in both) and not self.next_keys:
             self.replace()
             self.answer_by_path()
             self.next_keys = self.callee._channel.newest
@@ -325,6 +328,9 @@ def snapshot(call: Call) -> tuple:
         call._retire_at,
         call._move,
         call._wanted,
+        call._moved,
+        call._agreed,
+        call._began,
         call._begun,
         call._path_due,
         call._lost_deadline,
@@ -372,3 +378,28 @@ def kit() -> Kit:
 @pytest.fixture
 def pair() -> Pair:
     return Pair()
+
+
+@pytest.fixture
+def talk(pair: Pair) -> Pair:
+    """Return a pair that is connected, without the events up to there."""
+    pair.run(6)
+    for call in (pair.caller, pair.callee):
+        call.events()
+    return pair
+
+
+def of(kind, events):
+    """Return the one event of a kind."""
+    (event,) = (event for event in events if isinstance(event, kind))
+    return event
+
+
+def refuse(call: Call, message, now: float = NOW):
+    """Expect a refusal that leaves the call as it was, and return its reason."""
+    call.on_time(now)
+    before = snapshot(call)
+    with pytest.raises(RemoteProtocolError) as refused:
+        call.receive(message, now)
+    assert snapshot(call) == before
+    return refused.value.reason

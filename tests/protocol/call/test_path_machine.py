@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from e2ecall.errors import LocalProtocolError, RemoteProtocolError
+from e2ecall.protocol.call_core import MEDIA_STATES
 from e2ecall.protocol.call_events import (
     Ended,
     EndReason,
@@ -31,7 +32,8 @@ from e2ecall.protocol.messages import MediaDescription, Path, Stream, StreamDesc
 from tests.protocol.call.conftest import NOW, RELAYED, TURN, Pair, media, snapshot
 
 PICK = st.integers(0, 63)
-NEITHER = (EndReason.CONNECTION_LOST, EndReason.KEYS_EXPIRED)
+NEITHER = (EndReason.CONNECTION_LOST, EndReason.KEYS_EXPIRED, EndReason.TIMEOUT)
+BOTH = tuple(Role)
 
 
 def other(role):
@@ -95,10 +97,13 @@ class Owner:
 class PathMachine(RuleBasedStateMachine):
     """``mail`` is all that was ever sent."""
 
-    @initialize()
-    def begin(self):
+    @initialize(connected=st.sampled_from([BOTH, BOTH[:1], BOTH[1:], ()]))
+    def begin(self, connected=BOTH):
+        """Let an answered call begin, in which these ends have seen a frame already."""
         self.now = NOW
-        pair = Pair().run(6)
+        pair = Pair().run(5)
+        for role in connected:
+            (pair.caller if role is Role.CALLER else pair.callee).media_connected(NOW)
         self.code = pair.caller.sas
         numbers = itertools.count(1)
         self.ends = {
@@ -140,6 +145,12 @@ class PathMachine(RuleBasedStateMachine):
             end.trying = None
             end.call.path_failed(epoch, self.now)
         self.settle(role)
+
+    @rule(role=st.sampled_from(Role))
+    def see_a_frame(self, role):
+        if self.ends[role].call.state is CallState.CONNECTING:
+            self.ends[role].call.media_connected(self.now)
+            self.settle(role)
 
     @rule(role=st.sampled_from(Role))
     def work(self, role):
@@ -212,7 +223,7 @@ class PathMachine(RuleBasedStateMachine):
                 assert self.keys.setdefault(keys.epoch, secret) == secret
 
     def running(self, role):
-        return self.ends[role].call.state is CallState.CONNECTED
+        return self.ends[role].call.state in MEDIA_STATES
 
     @invariant()
     def both_use_the_same_paths(self):
