@@ -1,7 +1,7 @@
 """The change from one epoch's frame keys to the next, on the media loop (spec/sframe.md, "Epochs").
 
 Here, and not in the program's own loop, because neither a switch nor the end of a key may wait for
-a program that is busy. When an epoch is agreed on is `e2ecall.protocol.call_rekey`.
+a program that is busy. When an epoch is agreed on is `e2ecall.protocol.call_epochs`.
 """
 
 import asyncio

@@ -70,7 +70,7 @@ class IncomingStream:
         """``verdict`` is told whether a frame was authentic, ``authenticated`` its epoch if so.
 
         Frames of an epoch before ``first_epoch`` are refused. ``after`` is the same stream on the
-        path before, in whose time it goes on.
+        path before, in whose time it goes on; see `take_over`.
         """
         self._described = described
         self._stream = described.stream
@@ -91,7 +91,7 @@ class IncomingStream:
         self._feedback_due = asyncio.Event()
         self._timestamp: int | None = None
         self._ticks = 0
-        self._ticked_at = 0.0
+        self._ticked_at: float | None = None
         self._refusal_reported = float("-inf")
         self._waiting = hooks.FrameQueue(MAX_WAITING_FRAMES, MAX_WAITING_PIXELS)
         self._pixels = 0  # of the stream's pictures, as its last key frame says
@@ -149,6 +149,14 @@ class IncomingStream:
     def end(self) -> None:
         """Take, decode and render nothing more."""
         self._stopped = True
+
+    def take_over(self) -> None:
+        """Go on in the place of the stream on the path before, which has ended, and forget it."""
+        after, self._after = self._after, None
+        if after is not None:
+            self._told = self._told or after._told  # noqa: SLF001 - the same class
+            if self._timestamp is None:
+                self._ticks, self._ticked_at = after._ticks, after._ticked_at  # noqa: SLF001
 
     async def stop(self) -> None:
         """End decoder and reports; what was not decoded yet is dropped."""
@@ -247,9 +255,9 @@ class IncomingStream:
 
     def _unwrap(self, timestamp: int) -> int:
         """Return the timestamp counted from the first frame, always growing."""
-        if self._timestamp is None and self._after is not None:
-            self._ticks = self._after.ticks_now(self._codec.clockRate)
-        if self._timestamp is not None:
+        if self._timestamp is None:
+            self._ticks = self.ticks_now(self._codec.clockRate)
+        else:
             step = timestamp - self._timestamp & 0xFFFF_FFFF
             # Frames leave the buffer in order, so a step back is the peer's nonsense.
             self._ticks += step if 0 < step < 1 << 31 else 1
@@ -259,7 +267,7 @@ class IncomingStream:
 
     def ticks_now(self, clock: int) -> int:
         """Return the stream's time at this moment, as far as its last frame tells."""
-        if self._timestamp is None:
+        if self._ticked_at is None:
             return 0 if self._after is None else self._after.ticks_now(clock)
         return self._ticks + 1 + int(clock * (time.monotonic() - self._ticked_at))
 

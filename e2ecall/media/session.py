@@ -71,7 +71,7 @@ class MediaSession:
         self._tasks: list[asyncio.Task[Any]] = []
         self._life: asyncio.Task[None] | None = None
         self._refused_in_a_row = 0
-        self._started = self._closed = False
+        self._started = self._up = self._closed = False
         self._ready_to_send = asyncio.Event()
         self._releasing: asyncio.Task[None] | None = None
 
@@ -142,7 +142,7 @@ class MediaSession:
         await path.open(
             controlling=controlling, remote=remote, receive=lambda one: self._receive(one, path)
         )
-        self._life = self._spawn(self._live(path, remote, remote_candidates))
+        self._life = self._spawn(self._live(remote, remote_candidates))
         await self._open_encoders()
         for stream, track in self._outgoing.items():
             track.begin(sender_keys[stream], lambda epoch: self._report(KeyWorn(epoch)))
@@ -169,8 +169,8 @@ class MediaSession:
         password: str,
     ) -> tuple[Candidate, ...]:
         """See `MediaPeer.gather_path`."""
-        if self._closed or self._over or not self._started:
-            raise LocalProtocolError("there is no media whose path could be replaced")
+        if self._closed or self._over or not self._up:
+            raise LocalProtocolError("there is no path that could be replaced")
         self._give_up(self._next)
         path = self._next = MediaPath(identity, self._settings, epoch)
         try:
@@ -217,6 +217,8 @@ class MediaSession:
             return
         former, self._path, self._next = self._path, path, None
         former.end()
+        for incoming in path.incoming.values():
+            incoming.take_over()
         self._earlier = _sum(self._earlier, former)
         self._refused_in_a_row = 0
         self._close_beside(former)  # before anything is waited for: media may end meanwhile
@@ -302,21 +304,12 @@ class MediaSession:
         incoming.silenced = described.stream in self._silenced
         return incoming
 
-    async def _live(
-        self, path: MediaPath, remote: MediaDescription, candidates: Sequence[Candidate]
-    ) -> None:
+    async def _live(self, remote: MediaDescription, candidates: Sequence[Candidate]) -> None:
         """Connect, send, watch; then end media and say why."""
         event: MediaEvent
         try:
-            failure = await path.connect(remote, candidates, self._settings.connect_timeout)
-            if failure is None:
-                await self._ready_to_send.wait()
-                await path.send(self._outgoing)
-                self._report(MediaConnected(time.monotonic()))
-                self._spawn(self._tell_quality())
-                event = await self._watch()
-            else:
-                event = MediaFailed(failure)
+            failure = await self._bring_up(self._path, remote, candidates)
+            event = await self._watch() if failure is None else MediaFailed(failure)
         except Exception:
             logger.exception("the media transport failed")
             event = MediaFailed(FailureReason.INTERNAL)
@@ -326,6 +319,19 @@ class MediaSession:
         self._report(event)
         self._over = True
         await self._release()
+
+    async def _bring_up(
+        self, path: MediaPath, remote: MediaDescription, candidates: Sequence[Candidate]
+    ) -> FailureReason | None:
+        """Connect the first path and send on it; return why that failed, or None."""
+        failure = await path.connect(remote, candidates, self._settings.connect_timeout)
+        if failure is None:
+            await self._ready_to_send.wait()
+            await path.send(self._outgoing)
+            self._up = True
+            self._report(MediaConnected(time.monotonic()))
+            self._spawn(self._tell_quality())
+        return failure
 
     async def _tell_quality(self) -> None:
         meter = QualityMeter(time.monotonic())
@@ -359,9 +365,14 @@ class MediaSession:
 
     async def _watch(self) -> MediaEvent:
         """Tell when the path is lost and heard again; return why media is over."""
-        told = False
+        told = late = False
         while True:
+            looked_at = time.monotonic()
             await asyncio.sleep(self._settings.watch_interval)
+            stood_still = time.monotonic() - looked_at > 2 * self._settings.watch_interval
+            late = stood_still and not late
+            if late:  # MEDIA-40: what came meanwhile is not read yet
+                continue
             path = self._path
             silent = time.monotonic() - path.heard_at
             # MEDIA-41: a peer ends the path that it left, also where this end could not follow.

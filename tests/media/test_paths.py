@@ -1,8 +1,11 @@
 """A transport whose path is replaced (spec/media.md, "Another path"), by a real TURN server."""
 
 import asyncio
+import gc
 import secrets
 import threading
+import time
+import weakref
 from dataclasses import replace
 
 import anyio
@@ -15,17 +18,19 @@ from e2ecall.media.events import (
     FailureReason,
     FirstFrame,
     FrameRefused,
+    MediaConnected,
     PathAlive,
     PathFailed,
     PathLost,
     PeerClosed,
+    Quality,
 )
 from e2ecall.protocol.callkeys import FrameKey
 from e2ecall.protocol.messages import Candidate, CandidateType, Stream
 from e2ecall.protocol.sframe import SFrameSender
 from e2ecall.protocol.sframe_header import key_id
 from e2ecall.secret import Secret
-from tests.media.peers import BOTH, CALLEE, CALLER, call
+from tests.media.peers import BOTH, CALLEE, CALLER, call, start
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +110,44 @@ async def test_sound_and_picture_go_over(turn):
             assert sorted(firsts) == sorted(set(firsts))
 
 
+async def test_a_path_that_was_left_leaves_nothing(turn):
+    """MEDIA-41: whatever received on it, decoders and queues included, is free after some moves."""
+    async with call(turn) as pair:
+        await pair.connected()
+        sides = (pair.caller, pair.callee)
+        for side in sides:
+            await side.received(MICROPHONE, 3)
+        left = [
+            weakref.ref(stream)
+            for side in sides
+            for stream in side.peer._session._path.incoming.values()
+        ]
+        for epoch in (1, 2):
+            await move(turn, pair, epoch)
+            for side in sides:
+                assert await side.until(PathAlive, PathFailed) == PathAlive(epoch)
+        with anyio.fail_after(60):
+            while any(stream() is not None for stream in left):
+                await anyio.sleep(0.1)
+                gc.collect()
+        for side in sides:
+            await side.received(MICROPHONE, len(side.sink.of(MICROPHONE)) + 10)
+
+
+async def test_a_path_that_is_not_up_is_not_replaced(turn):
+    """CALL-47: before the handshake of the first path no other is begun at this end."""
+    async with call(turn) as pair:
+        await start(pair.caller, pair.callee, controlling=True)
+        with pytest.raises(LocalProtocolError):
+            await gather(turn, pair, 1)
+        await start(pair.callee, pair.caller, controlling=False)
+        for side in (pair.caller, pair.callee):
+            await side.until(MediaConnected)
+        await move(turn, pair, 1)
+        for side in (pair.caller, pair.callee):
+            assert await side.until(PathAlive, PathFailed) == PathAlive(1)
+
+
 async def test_silence_is_told_and_its_end(turn):
     """MEDIA-40: the path is lost after the time that is set, and alive when it is heard again."""
     async with call(turn, settings=QUICK) as pair:
@@ -116,6 +159,21 @@ async def test_silence_is_told_and_its_end(turn):
         assert 1.5 < lost.silent < 10
         connection.sendto = send
         assert await pair.callee.until(PathAlive) == PathAlive(0)
+
+
+async def test_a_machine_that_stood_still_loses_no_path(turn):
+    """MEDIA-40: what came while nothing was read counts, though it is read late."""
+    async with call(turn, settings=replace(QUICK, quality_interval=0.5)) as pair:
+        await pair.connected()
+        await pair.callee.received(MICROPHONE, 3)
+        peer = pair.callee.peer
+
+        async def stand_still():
+            time.sleep(2.0)  # noqa: ASYNC251 - the loop itself is held up
+
+        await peer._thread.run(stand_still)
+        for _ in range(3):  # the first may be from before
+            assert isinstance(await pair.callee.until(Quality, PathLost), Quality)
 
 
 async def test_ice_checks_are_no_sign_of_life(turn):
