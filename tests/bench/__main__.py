@@ -23,8 +23,8 @@ PARTS = {
     path.stem.replace("_", "-"): f"tests.bench.parts.{path.stem}"
     for path in sorted((Path(__file__).parent / "parts").glob("*.py"))
 }
-LONG = ("endurance", "network")
-"""Parts that take half an hour, and run only when they are asked for."""
+LONG = ("endurance", "network", "staying")
+"""Parts that take minutes to half an hour, and run only when they are asked for."""
 
 PACKAGES = (
     *("cryptography", "pynacl", "msgspec", "doubleratchet", "x3dh", "vodozemac"),

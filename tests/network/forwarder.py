@@ -8,7 +8,8 @@ namespaces are gone when this process and those inside have ended, however they 
 its stdin.
 
 Commands, lines of JSON: ``{"shape": HOST, "up": {...}, "down": {...}}`` with the fields of
-`link.Conditions`, and ``{"counts": true}``. Each is answered by a line.
+`link.Conditions`, ``{"move": HOST, "address": ADDRESS}`` after a host took that address, and
+``{"counts": true}``. Each is answered by a line.
 """
 
 import ctypes
@@ -120,7 +121,8 @@ class Forwarder:
             except BlockingIOError:
                 return
             receiver = self._by_address.get(packet[16:20]) if packet[0] >> 4 == 4 else None
-            if receiver is not None and len(self._under_way) < MAX_UNDER_WAY:
+            wanted = receiver is not None and sender.up.conditions.passes(packet)
+            if wanted and len(self._under_way) < MAX_UNDER_WAY:
                 self._enter(sender.up, time.monotonic(), receiver, packet, arrives=False)
 
     def _obey(self):
@@ -132,8 +134,14 @@ class Forwarder:
                 host = self.hosts[command["shape"]]
                 for side in command.keys() & {"up", "down"}:
                     getattr(host, side).conditions = Conditions(**command[side])
+            if "move" in command:
+                self._move(self.hosts[command["move"]], command["address"])
             say({name: self._counts(host) for name, host in self.hosts.items()})
         return bool(data)
+
+    def _move(self, host, address):
+        kept = {known: other for known, other in self._by_address.items() if other is not host}
+        self._by_address = kept | {ipaddress.ip_address(address).packed: host}
 
     def _counts(self, host):
         fields = ("taken", "lost", "overflowed", "bytes")

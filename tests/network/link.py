@@ -8,6 +8,8 @@ packet number n depends on the seed and the conditions alone, not on when it was
 import random
 from dataclasses import dataclass
 
+UDP = 17
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -25,6 +27,15 @@ class Conditions:
     rate: int = 0
     queue: float = 0.2
     outage: bool = False
+    no_udp: bool = False
+    closed: tuple[int, ...] = ()
+    """As behind a firewall: no UDP, or nothing to these ports. See `passes`."""
+
+    def passes(self, packet: bytes) -> bool:
+        """Tell whether a firewall would let this IPv4 packet through; a link does not ask."""
+        ports = packet[(packet[0] & 0x0F) * 4 :][:4]
+        blocked = self.no_udp and packet[9] == UDP
+        return not blocked and int.from_bytes(ports[2:]) not in self.closed
 
 
 class Link:

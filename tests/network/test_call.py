@@ -29,9 +29,9 @@ async def talk(caller, callee):
         await one.event("Connected")
 
 
-async def decoded(peer, sound, picture):
+async def decoded(peer, sound, picture, within=PATIENCE):
     """Wait until a peer decoded as many frames of both streams."""
-    with anyio.fail_after(PATIENCE):
+    with anyio.fail_after(within):
         while True:
             frames = (await peer.do("stats"))["frames"]
             if frames[0] >= sound and frames[1] >= picture:

@@ -63,3 +63,21 @@ def test_a_bottleneck_has_its_rate_and_its_queue():
 def test_an_outage_lets_nothing_through():
     """While it lasts every packet is lost."""
     assert set(sent(Conditions(outage=True), 100)[1]) == {None}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port", "about", "passes"),
+    [
+        (17, 3478, Conditions(), True),
+        (17, 3478, Conditions(no_udp=True), False),
+        (6, 3478, Conditions(no_udp=True), True),
+        (6, 3478, Conditions(closed=(3478,)), False),
+        (6, 5349, Conditions(closed=(3478,)), True),
+    ],
+)
+def test_a_firewall(protocol, port, about, passes):
+    """It looks at protocol and port alone, wherever the header of a packet ends."""
+    for words in (5, 7):
+        header = bytes([0x40 | words]) + bytes(8) + bytes([protocol]) + bytes(words * 4 - 10)
+        packet = header + (40_000).to_bytes(2) + port.to_bytes(2) + bytes(20)
+        assert about.passes(packet) is passes
