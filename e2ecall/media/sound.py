@@ -7,7 +7,6 @@ over in bounded queues. A device that goes away is told once, and silence takes 
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -16,6 +15,7 @@ import numpy as np
 from av import AudioFrame
 
 from e2ecall.errors import MediaError
+from e2ecall.media.elastic import ElasticBuffer
 from e2ecall.media.sinks import DecodedFrame
 from e2ecall.media.sources import SAMPLE_RATE, SAMPLES_PER_FRAME, audio_frame, silence
 from e2ecall.protocol.messages import Stream
@@ -23,8 +23,12 @@ from e2ecall.protocol.messages import Stream
 Lost = Callable[[str], None]
 """Is told in a sentence which device went away; called once, by any thread, and must not wait."""
 
-MAX_WAITING: Final = 4
-"""Blocks of 20 ms from the microphone that wait to be sent; older ones are dropped."""
+MAX_WAITING: Final = 4 * SAMPLES_PER_FRAME
+"""Samples from the microphone that wait to be sent; older ones are dropped."""
+
+_RESERVE: Final = SAMPLES_PER_FRAME // 4
+_TOO_MUCH: Final = SAMPLES_PER_FRAME * 3 // 2
+"""Samples of the microphone that are always left over, at least and at most."""
 
 LOST_AFTER: Final = 3.0
 """Seconds without a sign of life after which a device counts as gone; some take two to wake up."""
@@ -124,7 +128,7 @@ class Microphone(_Device):
     """
 
     def __init__(self, device: str | None = None, *, on_lost: Lost | None = None) -> None:
-        self._blocks: deque[bytes] = deque(maxlen=MAX_WAITING)
+        self._sound = ElasticBuffer(1, low=_RESERVE, high=_TOO_MUCH, most=MAX_WAITING)
         self._there = threading.Condition()
         self._started = False
         super().__init__("microphone", "input", device, on_lost)
@@ -136,12 +140,14 @@ class Microphone(_Device):
             self._start()
         with self._there:
             if not self._told:
-                self._there.wait_for(lambda: self._blocks or self._closed, _BLOCK_PATIENCE)
-            block = self._blocks.popleft() if self._blocks else None
+                self._there.wait_for(
+                    lambda: self._sound.ready(SAMPLES_PER_FRAME) or self._closed, _BLOCK_PATIENCE
+                )
+            block = self._sound.take(SAMPLES_PER_FRAME)
         if block is None:
             self._look()
             return silence()
-        return audio_frame(np.frombuffer(block, dtype=np.int16))
+        return audio_frame(block.reshape(-1))
 
     def close(self) -> None:
         """Close the device; a `read` that waits returns."""
@@ -151,17 +157,18 @@ class Microphone(_Device):
 
     def _exchange(self, data: Any, frames: int, times: Any, status: Any) -> None:  # noqa: ARG002 - PortAudio's signature
         self._alive_at = time.monotonic()
-        if frames == SAMPLES_PER_FRAME:
-            with self._there:
-                self._blocks.append(bytes(data))
-                self._there.notify()
+        with self._there:
+            self._sound.put(np.frombuffer(bytes(data), dtype=np.int16).reshape(-1, 1))
+            self._there.notify()
 
 
 class Speaker(_Device):
     """A sink that plays what the peer says on ``device``; its arguments are as of `Microphone`."""
 
     def __init__(self, device: str | None = None, *, on_lost: Lost | None = None) -> None:
-        self._sound = bytearray()
+        self._sound = ElasticBuffer(
+            _CHANNELS, low=SAMPLES_PER_FRAME, high=_BEGIN_AT, most=_KEEP_AT_MOST
+        )
         self._lock = threading.Lock()
         self._plays = False
         super().__init__("speaker", "output", device, on_lost)
@@ -172,13 +179,9 @@ class Speaker(_Device):
         if stream is not Stream.MICROPHONE or not isinstance(frame, AudioFrame):
             return
         self._look()
-        data = frame.to_ndarray().astype(np.int16, copy=False).tobytes()
+        samples = frame.to_ndarray().astype(np.int16, copy=False).reshape(-1, _CHANNELS)
         with self._lock:
-            self._sound += data
-            # A device that is slower than the peer's clock must not fall behind for good.
-            excess = len(self._sound) - _KEEP_AT_MOST * _SAMPLE_BYTES
-            if excess > 0:
-                del self._sound[:excess]
+            self._sound.put(samples)
 
     async def close(self) -> None:
         """Close the device."""
@@ -186,13 +189,13 @@ class Speaker(_Device):
 
     def _exchange(self, data: Any, frames: int, times: Any, status: Any) -> None:  # noqa: ARG002 - PortAudio's signature
         self._alive_at = time.monotonic()
-        wanted = frames * _SAMPLE_BYTES
         with self._lock:
             # After a gap a little is saved up again, or every late packet would be heard.
-            self._plays = len(self._sound) >= (wanted if self._plays else _BEGIN_AT * _SAMPLE_BYTES)
-            played = bytes(self._sound[:wanted]) if self._plays else b""
-            del self._sound[: len(played)]
-        data[:] = played.ljust(wanted, b"\0")
+            begins = self._plays or len(self._sound) >= _BEGIN_AT
+            played = self._sound.take(frames) if begins else None
+            self._plays = played is not None
+        sound = b"" if played is None else played.tobytes()
+        data[:] = sound.ljust(frames * _SAMPLE_BYTES, b"\0")
 
 
 def preload() -> None:
