@@ -28,13 +28,15 @@ def sent():
     )
 
 
-def seen_of(material, sent, *, lost_sound=(), lost_pictures=(), late=lambda n: 0.0):
+def seen_of(
+    material, sent, *, lost_sound=(), lost_pictures=(), late=lambda n: 0.0, stuck=lambda n: 0.0
+):
     """Return what a callee has seen after 100 ms on the way, whose first second was missed."""
     seen = Seen()
     numbers = [n for n in range(30, COUNT) if n not in lost_pictures]
     for place, n in enumerate(numbers):
-        seen.pictures.append((sent.pictures[n] + WAY, (n - 30) / 30))
-        if place % 3 == 0:
+        seen.pictures.append((sent.pictures[n] + WAY + stuck(n), (n - 30) / 30))
+        if place % 3 == 0 or stuck(n + 1):
             seen.kept[place] = material.picture(n)[:360]
     for n in range(50, len(sent.sounds)):
         if n not in lost_sound:
@@ -64,6 +66,18 @@ def test_what_is_missing_is_counted(material, sent):
     figures = judged(material, sent, lost_sound=range(80, 85), lost_pictures=range(60, 65))
     assert figures.freeze == pytest.approx(6 / 30, abs=0.01)
     assert figures.gaps == pytest.approx(100 * 0.1 / 2, abs=1)
+
+
+def test_what_was_seen_too_late_was_not_seen(material, sent):
+    """Fifteen pictures that come together stood for as long as the reserve did not cover; it
+    covers what is late by 100 ms.
+    """
+    figures = judged(material, sent, stuck=lambda n: max(0, 75 - n) / 30 if n >= 60 else 0)
+    assert figures.freeze == pytest.approx(16 / 30, abs=0.01)
+    assert figures.psnr_late > 70
+    assert figures.psnr < figures.psnr_late - 5
+    figures = judged(material, sent, stuck=lambda n: max(0, 62 - n) / 30 if n >= 60 else 0)
+    assert figures.psnr > 70
 
 
 def test_the_ear_keeps_what_it_needed_once_and_not_more(material, sent):

@@ -3,8 +3,13 @@
 The ear plays each 20 ms as soon as it is there and what was before it has been played. So it comes
 to keep in reserve what was needed once; of more than 100 ms it leaves out the rest, which is a gap.
 The delay from mouth to ear has the 20 ms in it that a frame takes to be spoken, and no device.
+
+The eye has the same patience: a picture is due 100 ms after the time at which pictures usually
+come. What is not there by then is not seen at its moment, but the one before it.
 """
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -20,7 +25,7 @@ from tests.bench.calls.witness import KEPT_EVERY, Seen, Sent
 
 FRAME: Final = SAMPLES_PER_FRAME / SAMPLE_RATE
 RESERVE: Final = 0.1
-"""Seconds of sound that the ear keeps at most."""
+"""Seconds of sound that the ear keeps at most, and for which the eye waits for what is late."""
 
 LEAST: Final = 25
 """Frames of sound by which it can be found in what was said."""
@@ -40,8 +45,10 @@ class Figures:
     """One call as the callee had it."""
 
     psnr: float
-    """Of what was on the screen against what was to be seen, in dB, mean over time: a picture that
-    stands is compared with all those that should have come after it."""
+    """Of what was on the screen against what was due at that moment, in dB, mean over time: a
+    picture that stands is compared with all those that should have been seen meanwhile."""
+    psnr_late: float
+    """The same if what came late had been seen in time: only what never came makes others stand."""
     frames_a_second: float
     freeze: float
     """The longest time for which one picture stood, in seconds."""
@@ -77,15 +84,26 @@ def judge(material: Material, sent: Sent, seen: Seen, start: float, end: float) 
         for (at, _), number in zip(seen.pictures, numbers, strict=True)
         if 0 < number < len(sent.pictures)
     ]
+    lens_to_eye = float(np.median(delays)) if delays else end - start
+    # From which picture on each one is on the screen.
+    due = [at + lens_to_eye + RESERVE for at in sent.pictures]
+    turns = np.maximum.accumulate(
+        [
+            max(number, bisect_left(due, at))
+            for (at, _), number in zip(seen.pictures, numbers, strict=True)
+        ]
+        or [0]
+    ).tolist()
     shown = [at for at, _ in seen.pictures if start <= at <= end]
     delay, gaps = _hear(material, sent, seen, start, end)
     return Figures(
-        psnr=_psnr(material, seen, numbers, len(sent.pictures)),
+        psnr=_psnr(material, seen, turns, bisect_left(due, end)),
+        psnr_late=_psnr(material, seen, numbers, len(sent.pictures)),
         frames_a_second=len(shown) / (end - start),
         freeze=max(later - earlier for earlier, later in pairwise([start, *shown, end])),
         gaps=100 * gaps / (end - start),
         mouth_to_ear=1000 * delay,
-        lens_to_eye=1000 * (float(np.median(delays)) if delays else end - start),
+        lens_to_eye=1000 * lens_to_eye,
     )
 
 
@@ -104,13 +122,14 @@ def _numbers(seen: Seen) -> list[int]:
     return numbers
 
 
-def _psnr(material: Material, seen: Seen, numbers: list[int], count: int) -> float:
+def _psnr(material: Material, seen: Seen, turns: Sequence[int], count: int) -> float:
+    """Return the mean PSNR; each picture is on the screen from its turn to that of the next."""
     total, weight = 0.0, 0
-    for place, (number, after) in enumerate(pairwise([*numbers, count])):
-        luma, stood = seen.kept.get(place), after - number
+    for place, (turn, after) in enumerate(pairwise([*turns, count])):
+        luma, stood = seen.kept.get(place), after - turn
         if luma is None or stood < 1:
             continue
-        wanted = {number + round(lag) for lag in np.linspace(0, stood - 1, min(stood, MOMENTS))}
+        wanted = {turn + round(lag) for lag in np.linspace(0, stood - 1, min(stood, MOMENTS))}
         # Those that did not stand long are a third of their kind; the others are all there.
         share = stood * (1 if stood > KEPT_EVERY else KEPT_EVERY)
         total += share * float(np.mean([_likeness(material, one, luma) for one in wanted]))

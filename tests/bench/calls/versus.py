@@ -26,6 +26,7 @@ class Metric:
 
 METRICS: Final = (
     Metric("psnr", "picture", "dB", more_is_better=True, slack=0.5),
+    Metric("psnr_late", "picture, if none were late", "dB", more_is_better=True, slack=0.5),
     Metric("frames_a_second", "pictures", "/s", more_is_better=True, slack=0.5),
     Metric("freeze", "longest freeze", "s", more_is_better=False, slack=0.1),
     Metric("gaps", "sound missing", "%", more_is_better=False, slack=0.5, must=True),

@@ -19,7 +19,7 @@ KEPT_EVERY: Final = 3
 """Of the pictures seen, every third is kept to be looked at; all of them are counted."""
 
 LONG: Final = 0.099
-"""Seconds; a picture that is followed by one so much later is kept in any case."""
+"""Seconds; a picture followed by one so much later, by either clock, is kept in any case."""
 
 
 @dataclass
@@ -46,17 +46,17 @@ class Witness:
     def __init__(self) -> None:
         self.seen = Seen()
         self._kept: dict[int, VideoFrame] = {}
-        self._last: tuple[float, VideoFrame] | None = None
+        self._last: tuple[float, float, VideoFrame] | None = None
 
     def picture(self, frame: VideoFrame, sent: float) -> None:
         """Take a decoded picture with the sender's time of it, in seconds from any start."""
-        place = len(self.seen.pictures)
-        self.seen.pictures.append((time.monotonic(), sent))
+        place, now = len(self.seen.pictures), time.monotonic()
+        self.seen.pictures.append((now, sent))
         if place % KEPT_EVERY == 0:
             self._kept[place] = frame
-        if self._last is not None and sent - self._last[0] > LONG:
-            self._kept[place - 1] = self._last[1]
-        self._last = sent, frame
+        if self._last is not None and max(sent - self._last[0], now - self._last[1]) > LONG:
+            self._kept[place - 1] = self._last[2]
+        self._last = sent, now, frame
 
     def sound(self, frame: AudioFrame, sent: float) -> None:
         """Take decoded sound: stereo of 48 kHz, of which the left channel is kept."""
@@ -66,7 +66,7 @@ class Witness:
     def save(self, path: Path) -> None:
         """Write the notes, after the call: scaling takes time."""
         if self._last is not None:
-            self._kept[len(self.seen.pictures) - 1] = self._last[1]
+            self._kept[len(self.seen.pictures) - 1] = self._last[2]
         for place, frame in self._kept.items():
             whole = frame.reformat(width=WIDTH, height=HEIGHT, format="yuv420p").to_ndarray()
             self.seen.kept[place] = whole[:HEIGHT].astype(np.uint8)
