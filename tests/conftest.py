@@ -96,6 +96,7 @@ THOROUGH = (
     "integration/test_softphone_keys.py",
     "integration/test_sources.py",
     "integration/test_transports.py",
+    "media/test_flashes.py",
     "media/test_loss.py",
     "media/test_paths.py",
     "network/",

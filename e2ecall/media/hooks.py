@@ -33,6 +33,7 @@ from aiortc.rtp import (
     AnyRtcpPacket,
     RtcpByePacket,
     RtcpRtpfbPacket,
+    RtcpSrPacket,
     RtpPacket,
 )
 from av import AudioFrame, VideoFrame
@@ -104,11 +105,17 @@ class _StatisticsBySSRC(dict[int, StreamStatistics]):
 
 
 def new_receiver(
-    kind: str, transport: RTCDtlsTransport, rtcp_ssrc: int, *, decoded: FrameQueue
+    kind: str,
+    transport: RTCDtlsTransport,
+    rtcp_ssrc: int,
+    *,
+    decoded: FrameQueue,
+    reported: Callable[[int, int, int], None],
 ) -> RTCRtpReceiver:
     """Return a receiver with a track, whose reports come from ``rtcp_ssrc``.
 
-    Decoded frames go to ``decoded``. It asks for no packet by itself. A BYE and the end of the
+    Decoded frames go to ``decoded``, and of each report of a sender its SSRC and its NTP and RTP
+    time stamps to ``reported``. It asks for no packet by itself. A BYE and the end of the
     transport do not touch the decoder: aiortc would wait for it on the media loop. It is ended by
     `stop_receiver`.
     """
@@ -123,6 +130,9 @@ def new_receiver(
     handle = receiver._handle_rtcp_packet  # noqa: SLF001
 
     async def without_bye(packet: AnyRtcpPacket) -> None:
+        if isinstance(packet, RtcpSrPacket):
+            about = packet.sender_info
+            reported(packet.ssrc, about.ntp_timestamp, about.rtp_timestamp)
         # Whether the peer has left is what DTLS says: the end of a call is authenticated there.
         if not isinstance(packet, RtcpByePacket):
             await handle(packet)

@@ -22,6 +22,7 @@ from e2ecall.media.description import codecs, kind_of, receive_parameters
 from e2ecall.media.encoders.vp8 import check_picture
 from e2ecall.media.events import FirstFrame, FrameRefused, MediaEvent, ReceivedStats
 from e2ecall.media.jitter import AudioJitterBuffer, Fragment, JitterBuffer
+from e2ecall.media.lips import Lips, SenderClock
 from e2ecall.media.quality import FreezeMeter
 from e2ecall.media.sinks import Sink
 from e2ecall.media.video_jitter import VideoJitterBuffer
@@ -64,11 +65,13 @@ class IncomingStream:
         report: Callable[[MediaEvent], None],
         verdict: Callable[[bool], None],
         authenticated: Callable[[int], None],
+        lips: Lips,
         first_epoch: int = 0,
         after: "IncomingStream | None" = None,
     ) -> None:
         """``verdict`` is told whether a frame was authentic, ``authenticated`` its epoch if so.
 
+        ``lips`` is shared by a picture and the sound that belongs to it.
         Frames of an epoch before ``first_epoch`` are refused. ``after`` is the same stream on the
         path before, in whose time it goes on; see `take_over`.
         """
@@ -89,6 +92,8 @@ class IncomingStream:
         )
         self._receiver: RTCRtpReceiver | None = None
         self._feedback_due = asyncio.Event()
+        self._lips = lips
+        self._clock = SenderClock(self._codec.clockRate)
         self._timestamp: int | None = None
         self._ticks = 0
         self._ticked_at: float | None = None
@@ -140,7 +145,11 @@ class IncomingStream:
     async def start(self, transport: RTCDtlsTransport, rtcp_ssrc: int) -> None:
         """Register with the transport; packets are taken as soon as it is connected."""
         receiver = hooks.new_receiver(
-            kind_of(self._stream), transport, rtcp_ssrc, decoded=self._waiting
+            kind_of(self._stream),
+            transport,
+            rtcp_ssrc,
+            decoded=self._waiting,
+            reported=self._take_report,
         )
         hooks.replace_jitter_buffer(receiver, self)
         await receiver.receive(receive_parameters(self._described))
@@ -307,6 +316,7 @@ class IncomingStream:
             if not self._was_told:
                 self._told = True
                 self._report(FirstFrame(self._stream, time.monotonic()))
+            await self._hold(frame)
             if isinstance(frame, VideoFrame):
                 sent = (frame.pts or 0) / self._codec.clockRate
                 self.freezes.shown(time.monotonic(), sent, self._buffer.lost)
@@ -317,7 +327,23 @@ class IncomingStream:
         """Whether the first frame of this stream was told, on this path or an earlier one."""
         return self._told or (self._after is not None and self._after._was_told)  # noqa: SLF001
 
+    def _take_report(self, ssrc: int, ntp: int, timestamp: int) -> None:
+        if ssrc == self._described.ssrc:
+            self._clock.report(ntp, timestamp)
+
+    async def _hold(self, frame: AudioFrame | VideoFrame) -> None:
+        """MEDIA-60: keep a picture back that is ahead of its sound; note when sound is heard."""
+        assert self._timestamp is not None  # a frame was passed on
+        behind = self._ticks - (frame.pts or 0)
+        sent, now = self._clock.sent(self._timestamp - behind & 0xFFFF_FFFF), time.monotonic()
+        if isinstance(frame, AudioFrame):
+            self._lips.heard(sent, frame.samples / frame.sample_rate, now)
+        elif not self._silenced and (wait := self._lips.hold(sent, now)) > 0:
+            await asyncio.sleep(wait)
+
     async def _write(self, frame: AudioFrame | VideoFrame) -> None:
+        if self._stopped:
+            return
         if self.silenced:
             if isinstance(frame, VideoFrame):
                 return

@@ -32,7 +32,10 @@ from e2ecall.media.events import (
 )
 from e2ecall.media.identity import MediaIdentity
 from e2ecall.media.incoming import IncomingStream
-from e2ecall.media.outgoing import OutgoingAudio, OutgoingStream, OutgoingVideo
+from e2ecall.media.lips import Lips
+from e2ecall.media.outgoing import OutgoingStream
+from e2ecall.media.outgoing_audio import OutgoingAudio
+from e2ecall.media.outgoing_video import OutgoingVideo
 from e2ecall.media.path import MediaPath, cancelled, close_all
 from e2ecall.media.quality import Counted, QualityMeter
 from e2ecall.media.settings import Settings
@@ -42,6 +45,8 @@ from e2ecall.protocol.messages import Candidate, MediaDescription, Stream, Strea
 from e2ecall.protocol.sframe import SFrameReceiver, SFrameSender
 
 logger: Final = logging.getLogger(__name__)
+
+_SOUND_OF: Final = {Stream.CAMERA: Stream.MICROPHONE, Stream.SCREEN: Stream.SCREEN_SOUND}
 
 
 class MediaSession:
@@ -68,6 +73,7 @@ class MediaSession:
         self._sinks: list[Sink] = []
         self._muted: set[Stream] = set()
         self._silenced: set[Stream] = set()
+        self._lips = {sound: Lips() for sound in (Stream.MICROPHONE, Stream.SCREEN_SOUND)}
         self._tasks: list[asyncio.Task[Any]] = []
         self._life: asyncio.Task[None] | None = None
         self._refused_in_a_row = 0
@@ -298,6 +304,7 @@ class MediaSession:
             report=self._report,
             verdict=self._judge,
             authenticated=epochs.authenticated,
+            lips=self._lips[_SOUND_OF.get(described.stream, described.stream)],
             first_epoch=path.epoch,
             after=None if path is self._path else self._path.incoming.get(described.stream),
         )

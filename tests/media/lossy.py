@@ -32,6 +32,8 @@ class LossyPath:
         """When the last packet of each frame was passed on, by type and RTP timestamp."""
         self._doomed = []
         self._chance = None
+        self._late = {}
+        self._held = []
         self._thread = threading.Thread(target=self._main, name="lossy path")
         self._thread.start()
 
@@ -42,6 +44,10 @@ class LossyPath:
     def lose_by_chance(self, chance):
         """From now on lose what ``chance(payload_type)`` says."""
         self._chance = chance
+
+    def hold_up(self, payload_type, seconds):
+        """From now on pass packets of this type on so much later."""
+        self._late[payload_type] = seconds
 
     def close(self):
         self._wake.send(b"x")
@@ -54,10 +60,13 @@ class LossyPath:
             for sock in (self._inner, self._outer, self._woken):
                 selector.register(sock, selectors.EVENT_READ)
             while True:
-                for key, _ in selector.select():
+                due = self._held[0][0] - time.monotonic() if self._held else None
+                for key, _ in selector.select(due if due is None else max(due, 0.0)):
                     if key.fileobj is self._woken:
                         return
                     self._pass_on(key.fileobj)
+                while self._held and self._held[0][0] <= time.monotonic():
+                    self._inner.sendto(self._held.pop(0)[1], self._client)
 
     def _pass_on(self, sock):
         data, sender = sock.recvfrom(2_048)
@@ -65,13 +74,16 @@ class LossyPath:
             self._client = sender
             self._outer.send(data)
         elif not self._is_lost(data):
-            self._inner.sendto(data, self._client)
+            late = self._late.get(_payload_type(data))
+            if late is None:
+                self._inner.sendto(data, self._client)
+            else:
+                self._held.append((time.monotonic() + late, data))
 
     def _is_lost(self, data):
-        rtp = data[CHANNEL_HEADER:]
-        if data[0] & 0xC0 != 0x40 or len(rtp) < 12 or rtp[0] >> 6 != 2 or 192 <= rtp[1] <= 208:
+        payload_type, rtp = _payload_type(data), data[CHANNEL_HEADER:]
+        if payload_type is None:
             return False
-        payload_type = rtp[1] & 0x7F
         if self._doomed and payload_type == self._doomed[0]:
             self._doomed = self._doomed[1:]
         elif self._chance is None or not self._chance(payload_type):
@@ -82,3 +94,11 @@ class LossyPath:
         if payload_type == SOUND:
             self.lost_frames.append(int.from_bytes(rtp[4:8]))
         return True
+
+
+def _payload_type(data):
+    """Return the payload type of an RTP packet in a channel, None for anything else."""
+    rtp = data[CHANNEL_HEADER:]
+    if data[0] & 0xC0 != 0x40 or len(rtp) < 12 or rtp[0] >> 6 != 2 or 192 <= rtp[1] <= 208:
+        return None
+    return rtp[1] & 0x7F

@@ -22,6 +22,7 @@ from e2ecall.media.events import FirstFrame, MediaConnected, PeerClosed
 from e2ecall.media.ice import allocate, relay_gatherer
 from e2ecall.media.incoming import IncomingStream
 from e2ecall.media.jitter import Fragment
+from e2ecall.media.lips import Lips
 from e2ecall.media.sinks import NullSink
 from e2ecall.media.video_jitter import VideoJitterBuffer
 from e2ecall.protocol.messages import Stream
@@ -193,6 +194,7 @@ def receiving(report=lambda event: None, stream=CAMERA):
         report=report,
         verdict=lambda authentic: None,
         authenticated=lambda epoch: None,
+        lips=Lips(),
     )
     return stream, dtls
 
@@ -368,6 +370,9 @@ async def test_nothing_is_told_after_the_last_event(turn):
         await pair.caller.peer.close()
         await pair.callee.until(PeerClosed)
         session = pair.callee.peer._session
+        with anyio.fail_after(20):
+            while not session._over:  # noqa: ASYNC110 - the event is told a moment before
+                await anyio.sleep(0.005)
         session._report(FirstFrame(CAMERA, 0.0))
         await pair.callee.peer.close()
         assert [event async for event in pair.callee.peer.events] == []

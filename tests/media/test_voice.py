@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from aiortc.rtp import RtcpReceiverInfo, RtcpRrPacket
 
-from e2ecall.media import outgoing
-from e2ecall.media.outgoing import OutgoingAudio
+from e2ecall.media import outgoing_audio
+from e2ecall.media.outgoing_audio import OutgoingAudio
 from e2ecall.media.sources import GeneratedAudio
 from e2ecall.media.voice import Voice
 from e2ecall.media.voice_rate import BEST, GOOD, HOLD, LOSSY, NARROW, USUAL, VoiceRate
@@ -69,7 +69,7 @@ async def test_a_frame_has_the_size_of_its_setting_whatever_is_said(monkeypatch)
     change of it follows a report of the network.
     """
     now, path = [0.0], [1_000_000]
-    monkeypatch.setattr(outgoing.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(outgoing_audio.time, "monotonic", lambda: now[0])
     voice = Voice(3)
     parts = (
         lambda n: voice.samples(n * 960, 960),
