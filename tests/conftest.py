@@ -32,11 +32,16 @@ from typing import Any, NoReturn
 import anyio
 import anyio.lowlevel
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GRACE = 2.0  # seconds in which what is already ending may end
 TEST_SETTINGS = ("E2ECALL_REQUIRE_SYSTEM", "E2ECALL_VECTORS_DIR")
 
+
+# A busy machine is no finding.
+settings.register_profile("e2ecall", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("e2ecall")
 
 # What a test needs beyond the Python packages.
 

@@ -159,4 +159,4 @@ class PreKeys(RuleBasedStateMachine):
 
 
 TestPreKeys = PreKeys.TestCase
-TestPreKeys.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestPreKeys.settings = settings(max_examples=50, stateful_step_count=25)

@@ -125,4 +125,4 @@ class Ratchet(RuleBasedStateMachine):
 
 
 TestRatchet = Ratchet.TestCase
-TestRatchet.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRatchet.settings = settings(max_examples=60, stateful_step_count=40)

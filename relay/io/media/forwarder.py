@@ -1,7 +1,7 @@
 """The forwarding loop of one worker: receive a batch, send what has a route, hand over the rest.
 
-It knows ChannelData of bound channels and nothing else of TURN (spec/turn.md TURN-35, TURN-55). No
-datagram waits for another: a batch is what had arrived already, and leaves before the next is read.
+It knows ChannelData of bound channels and nothing else of TURN (spec/turn.md TURN-35, TURN-55). A
+batch is what had arrived already, and leaves before the next is read.
 """
 
 import ctypes
@@ -21,6 +21,7 @@ from relay.io.media.libc import (
     MSG_WAITFORONE,
     CLibrary,
 )
+from relay.io.media.pace import Pace
 from relay.io.media.routetable import NUMBER, RouteReader, Target, route_key
 from relay.turn.bandwidth import Bandwidth
 
@@ -109,6 +110,7 @@ class Forwarder:
         socket, room = self._outgoing[self._listener].socket, ctypes.c_uint(BATCH)
         flags, forever, monotonic = ctypes.c_int(MSG_WAITFORONE), ctypes.c_void_p(), time.monotonic
         packets_in, bytes_in, packets_out, bytes_out = counts[:4]
+        rest_after, sleep = Pace().rest_after, time.sleep
         while True:
             count = receive(socket, argument, room, flags, forever)
             if count <= 0:
@@ -191,6 +193,8 @@ class Forwarder:
             counts[0], counts[1] = packets_in, bytes_in
             counts[2], counts[3] = packets_out, bytes_out
             counts[_CLASSES[count]] += 1
+            if rest := rest_after(count, now):
+                sleep(rest)
 
     def _send_rest(self, out: Outgoing, done: int, count: int) -> tuple[int, int]:
         """Send what is pending but for the first that the kernel refused, and so on.

@@ -235,7 +235,7 @@ def other(role):
 
 
 TestCall = CallMachine.TestCase
-TestCall.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestCall.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 def test_the_machine_gets_to_media():

@@ -264,7 +264,7 @@ class PathMachine(RuleBasedStateMachine):
 
 
 TestPath = PathMachine.TestCase
-TestPath.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestPath.settings = settings(max_examples=60, stateful_step_count=50)
 
 
 def settle_all(machine):

@@ -338,7 +338,7 @@ def test_every_action_in_every_state(kit, role, state, action):
     assert started == (action == "accept" and state is CallState.ALERTING)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     steps=st.integers(0, 3),
     moves=st.lists(
@@ -368,7 +368,7 @@ def test_no_order_of_messages_starts_a_callees_media(steps, moves):
     assert sum(isinstance(event, Ended) for event in events) <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(moves=st.lists(st.sampled_from(list(Received)), max_size=12))
 def test_caller_starts_media_with_the_answer_alone(moves):
     """P1: a caller starts media exactly when an authentic Answer came in, and at most once."""

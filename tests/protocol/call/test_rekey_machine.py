@@ -236,7 +236,7 @@ def other(role):
 
 
 TestRekey = RekeyMachine.TestCase
-TestRekey.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestRekey.settings = settings(max_examples=120, stateful_step_count=40)
 
 
 def test_the_machine_changes_epochs():

@@ -24,45 +24,19 @@ from relay.io.media.names import encode_name
 from relay.io.media.plane import IS_AVAILABLE, open_group, serve_plane
 from relay.io.media.routetable import RouteReader, route_key, table_size
 from relay.io.media.sharedroutes import SharedRoutes
-from relay.turn.attributes import AttributeType as Type
-from relay.turn.attributes import encode_lifetime
 from relay.turn.bandwidth import Bandwidth
 from relay.turn.counters import Drop
-from relay.turn.five_tuple import Transport, listener_number
 from relay.turn.routes import Route
 from relay.turn.server import TURNServer
-from relay.turn.stun import Method
+from tests.relay.io.media.pairs import FORTH, open_pair, passes
 from tests.relay.io.media.serving import children, command_line, serving
-from tests.relay.turnclients import client, open_channel, ticket
 
 pytestmark = [
     pytest.mark.trio,
     pytest.mark.skipif(not IS_AVAILABLE, reason="this machine has the portable loop only"),
 ]
 
-BINDING = bytes.fromhex("000100002112a442") + bytes(12)
-FORTH, BACK = 0x4001, 0x4FFF
 ROOT = Path(relay.__file__).parent.parent
-
-
-async def open_pair(stack, address):
-    first, second = [
-        await stack.enter_async_context(client("udp", address, credential))
-        for credential in ticket()
-    ]
-    assert await first.bind(second.relayed, FORTH) is None
-    assert await second.bind(first.relayed, BACK) is None
-    return first, second
-
-
-async def passes(first, second, content=b"data"):
-    """Say whether a datagram arrives."""
-    await first.channel_data(FORTH, content)
-    with trio.move_on_after(1):
-        while True:
-            if (await second.channel.receive())[4:] == content:
-                return True
-    return False
 
 
 def state_of(pid):
@@ -93,7 +67,7 @@ async def test_a_killed_worker_loses_nothing_but_time(monkeypatch):
     """
     monkeypatch.setattr(planes, "STALL_SECONDS", 600)
     async with serving("two workers") as server, AsyncExitStack() as stack:
-        pairs = [await open_pair(stack, server.address) for _ in range(8)]
+        pairs = [await open_pair(stack, [server.address] * 2) for _ in range(8)]
         before = server.pids
         os.kill(before[0], signal.SIGSTOP)
         # What it reads before it has stopped dies with it.
@@ -119,7 +93,7 @@ async def test_a_killed_worker_loses_nothing_but_time(monkeypatch):
 async def test_a_worker_that_dies_again_and_again():
     """Each of many kills is survived, and counted; totals do not fall back (TURN-57, TURN-60)."""
     async with serving() as server, AsyncExitStack() as stack:
-        pair = await open_pair(stack, server.address)
+        pair = await open_pair(stack, [server.address] * 2)
         for number in range(4):
             await pair[0].channel_data(FORTH, b"%d" % number)
             assert (await pair[1].frame())[4:] == b"%d" % number
@@ -142,7 +116,7 @@ async def test_a_worker_that_stands_still_is_replaced():
     they are forwarded, and one that has nothing to do is left alone.
     """
     async with serving() as server, AsyncExitStack() as stack:
-        first, second = await open_pair(stack, server.address)
+        first, second = await open_pair(stack, [server.address] * 2)
         await trio.sleep(planes.WATCH_SECONDS)
         (worker,) = server.pids
         os.kill(worker, signal.SIGSTOP)
@@ -155,40 +129,6 @@ async def test_a_worker_that_stands_still_is_replaced():
         assert server.counters.worker_restarts == 1
         assert worker not in server.pids
         assert server.counters.allocations == 2
-
-
-async def test_strangers_do_not_keep_callers_waiting():
-    """TURN-62: a flood of well-formed requests fills the way of strangers while the control process
-    is busy; what a client with a route asks for meanwhile is answered all the same, without asking
-    again.
-    """
-    async with serving() as server, AsyncExitStack() as stack:
-        first, second = await open_pair(stack, server.address)
-        assert await passes(first, second)  # the worker has seen this route
-        asked = [
-            first.signed(Method.REFRESH, (Type.LIFETIME, encode_lifetime(600))) for _ in range(20)
-        ]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-            stranger.connect(server.address)
-            # No checkpoint from here on: the control process, which is this one, takes nothing.
-            end = time.monotonic() + 60
-            while server.counters.drops[Drop.BUSY] < 100:
-                assert time.monotonic() < end
-                for _ in range(100):
-                    stranger.send(BINDING)
-            for request in asked:
-                os.write(first.channel.sock.fileno(), request)
-            received = server.counters.packets_in
-            while time.monotonic() < end:
-                time.sleep(0.2)  # noqa: ASYNC251 - it is to stand still
-                before, received = received, server.counters.packets_in
-                if before == received:
-                    break
-        answers = set()
-        with trio.fail_after(60):
-            while len(answers) < len(asked):
-                answers.add((await first.channel.receive())[8:20])
-        assert answers == {request[8:20] for request in asked}
 
 
 FLOOD = """
@@ -216,7 +156,7 @@ async def test_totals_are_whole():
 async def test_signals_to_the_group_are_the_control_process_business():
     """What a terminal or supervisor sends to all does not stop media before the relay (TURN-57)."""
     async with serving() as server, AsyncExitStack() as stack:
-        pair = await open_pair(stack, server.address)
+        pair = await open_pair(stack, [server.address] * 2)
         (worker,) = server.pids
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(worker, number)
@@ -228,7 +168,7 @@ async def test_cancellation_leaves_nothing():
     """When it is cancelled no worker, socket or descriptor is left, also under load (TURN-50)."""
     descriptors = open_descriptors()
     async with serving("two workers") as server, AsyncExitStack() as stack:
-        first, _ = await open_pair(stack, server.address)
+        first, _ = await open_pair(stack, [server.address] * 2)
         pids, groups = server.pids, server.groups
         assert len(pids) == 2
         for _ in range(500):
@@ -241,6 +181,7 @@ async def test_cancellation_leaves_nothing():
 
 CONTROL = """
 import trio, sys
+from tests.relay.io.media.pairs import FORTH, open_pair, passes
 from tests.relay.io.media.serving import serving
 async def main():
     async with serving("two workers") as server:
@@ -268,6 +209,7 @@ async def test_workers_end_with_the_control_process():
 
 FLOODED = """
 import os, signal, socket, trio
+from tests.relay.io.media.pairs import FORTH, open_pair, passes
 from tests.relay.io.media.serving import serving
 async def main():
     async with serving() as server:
@@ -300,7 +242,7 @@ async def test_what_a_worker_loads():
     ours = {name for name in loaded if name.startswith("relay.") and name.count(".") > 1}
     assert ours - {"relay.io.media", "relay.turn.bandwidth"} == {
         f"relay.io.media.{name}"
-        for name in ("worker", "forwarder", "batch", "libc", "routetable", "tallies")
+        for name in ("worker", "forwarder", "batch", "libc", "pace", "routetable", "tallies")
     }
     foreign = {"trio", "nacl", "ssl", "_ssl", "hashlib", "hmac", "asyncio", "socket", "sqlite3"}
     assert not foreign & set(loaded)
@@ -379,7 +321,7 @@ def no_descriptors():
 async def test_a_worker_that_dies_while_there_are_no_descriptors():
     """Where a worker cannot be started anew the relay goes on, and tries until it can (TURN-57)."""
     async with serving() as server, AsyncExitStack() as stack:
-        pair = await open_pair(stack, server.address)
+        pair = await open_pair(stack, [server.address] * 2)
         (worker,) = server.pids
         with no_descriptors():
             os.kill(worker, signal.SIGKILL)
@@ -395,7 +337,7 @@ HANGS = "import os, sys; os.read(int(sys.argv[5]), 1)"
 async def test_a_worker_that_hangs_while_it_starts(monkeypatch):
     """A worker that does not come to serve in time is ended and started anew (TURN-57)."""
     async with serving() as server, AsyncExitStack() as stack:
-        pair = await open_pair(stack, server.address)
+        pair = await open_pair(stack, [server.address] * 2)
         (worker,) = server.pids
         with monkeypatch.context() as patch:
             patch.setattr(planes, "_START", HANGS)
@@ -481,143 +423,3 @@ async def test_a_port_in_use():
     assert len({sock.getsockname() for sock in group}) == 1
     for sock in group:
         sock.close()
-
-
-def publish(server, sock, number, receiver, seconds=60):
-    """Put a route into the table that no allocation stands for."""
-    until = server.clock() + seconds
-    key = ((0, sock.getsockname()), number.to_bytes(2))
-    route = Route(until, (0, receiver), b"\x40\x07", Bandwidth(0, 1e9))
-    server.routes.publish(key, route)
-    return key
-
-
-@pytest.mark.parametrize("receiver", [("127.0.0.1", 0), ("255.255.255.255", 9)])
-async def test_unreachable_receivers(receiver):
-    """What the kernel refuses is dropped and counted, and costs others nothing (TURN-52)."""
-    async with serving() as server, open_channel("udp", server.address) as sender:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", 0))
-            publish(server, sender.sock, 0x4000, receiver)
-            publish(server, sender.sock, 0x4001, other.getsockname())
-            for number in range(30):
-                await sender.send(b"\x40\0\0\4" + number.to_bytes(4))
-                await sender.send(b"\x40\1\0\4" + number.to_bytes(4))
-            got = [await trio.to_thread.run_sync(other.recv, 100) for _ in range(30)]
-        assert got == [b"\x40\7\0\4" + number.to_bytes(4) for number in range(30)]
-        await server.until(lambda: server.counters.drops[Drop.SEND_FAILED] == 30)
-        assert server.counters.forwarded == server.counters.packets_out == 30
-        assert server.counters.bytes_out == 240
-
-
-async def test_where_segmentation_is_refused():
-    """Where the kernel does not cut a run, its datagrams go one by one (TURN-59)."""
-    async with serving() as server, open_channel("udp", server.address) as sender:
-        so_no_check = 11  # without checksums there is no segmentation
-        server.groups[0][0].setsockopt(socket.SOL_SOCKET, so_no_check, 1)
-        (worker,) = server.pids
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", 0))
-            publish(server, sender.sock, 0x4000, other.getsockname())
-            os.kill(worker, signal.SIGSTOP)  # so that a run gathers
-            for number in range(20):
-                await sender.send(b"\x40\0\0\4" + number.to_bytes(4))
-            os.kill(worker, signal.SIGCONT)
-            got = [await trio.to_thread.run_sync(other.recv, 100) for _ in range(20)]
-        assert got == [b"\x40\7\0\4" + number.to_bytes(4) for number in range(20)]
-        assert server.counters.forwarded == 20
-        assert sum(server.counters.batches) <= 4
-
-
-async def test_a_run_is_one_batch():
-    """Datagrams that gathered leave together, in order, the last one shorter (TURN-59)."""
-    async with serving() as server, open_channel("udp", server.address) as sender:
-        (worker,) = server.pids
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", 0))
-            publish(server, sender.sock, 0x4000, other.getsockname())
-            os.kill(worker, signal.SIGSTOP)
-            sent = [bytes([number]) * 1200 for number in range(63)] + [b"last"]
-            for content in sent:
-                await sender.send(b"\x40\0" + len(content).to_bytes(2) + content)
-            os.kill(worker, signal.SIGCONT)
-            got = [await trio.to_thread.run_sync(other.recv, 2000) for _ in sent]
-        assert [frame[4:] for frame in got] == sent
-        assert server.counters.batches[6] >= 1 or sum(server.counters.batches) <= 4
-
-
-async def test_a_route_that_ends():
-    """A route is followed neither after it was withdrawn nor after its time; what it would have
-    carried is for the rules (TURN-35, TURN-56).
-    """
-    async with serving() as server, open_channel("udp", server.address) as sender:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", 0))
-            other.settimeout(10)
-            for dropped in range(20):
-                key = publish(server, sender.sock, 0x4000, other.getsockname())
-                await sender.send(b"\x40\0\0\2in")
-                assert await trio.to_thread.run_sync(other.recv, 100) == b"\x40\7\0\2in"
-                server.routes.withdraw(key)
-                await sender.send(b"\x40\0\0\3out")
-                await server.until(
-                    lambda n=dropped + 1: server.counters.drops[Drop.NO_ALLOCATION] == n
-                )
-            publish(server, sender.sock, 0x4000, other.getsockname(), seconds=-0.001)
-            await sender.send(b"\x40\0\0\3out")
-            await server.until(lambda: server.counters.drops[Drop.NO_ALLOCATION] == 21)
-            other.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                other.recv(100)
-
-
-async def test_a_full_table():
-    """Pairs that find no room in the table are served by the rules (TURN-55)."""
-    async with serving(records=2) as server, AsyncExitStack() as stack:
-        pairs = [await open_pair(stack, server.address) for _ in range(3)]
-        assert len(server.routes) == 2
-        for pair in pairs:
-            assert await passes(*pair)
-
-
-async def test_only_datagrams_are_forwarded_by_workers():
-    """A route to or from a client on TCP or TLS stays out of the table (TURN-55)."""
-    with SharedRoutes(listeners=1, records=9, bandwidth=1, clock=steady_clock()) as routes:
-        udp, tcp = (0, ("127.0.0.1", 1)), (listener_number(Transport.TCP, 0), ("127.0.0.1", 2))
-        for sender, receiver in ((udp, tcp), (tcp, udp), (tcp, tcp)):
-            key = (sender, b"\x40\0")
-            routes.publish(key, Route(1, receiver, b"\x40\0", Bandwidth(0, 1)))
-            assert len(routes) == 0
-            routes.withdraw(key)
-
-
-async def test_garbage_does_not_reach_the_control_process(monkeypatch):
-    """T6: a flood of what is no STUN is the workers' to drop, and takes no room from requests
-    (TURN-55, TURN-58).
-    """
-    monkeypatch.setattr(planes, "HANDOVER_BUFFER", 4096)
-    async with serving() as server, AsyncExitStack() as stack:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-            stranger.connect(server.address)
-            for number in range(400):  # no checkpoint: this process is busy
-                kind = (bytes(1000), b"\x3f" * 1000, BINDING[:19], b"\x01", BINDING[1:] + b"\0")
-                stranger.send(kind[number % 5])
-        await server.until(lambda: server.counters.drops[Drop.MALFORMED] == 400)
-        assert server.counters.drops[Drop.BUSY] == 0
-        assert await passes(*await open_pair(stack, server.address))
-
-
-async def test_a_busy_control_process(monkeypatch):
-    """T6: what the control process does not take is dropped and counted, forwarding goes on
-    (TURN-58).
-    """
-    monkeypatch.setattr(planes, "HANDOVER_BUFFER", 4096)
-    async with serving() as server, AsyncExitStack() as stack:
-        first, second = await open_pair(stack, server.address)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-            stranger.connect(server.address)
-            for _ in range(400):  # no checkpoint: this process is busy
-                stranger.send(BINDING + bytes(980))
-        await server.until(lambda: server.counters.packets_in >= 400)
-        assert server.counters.drops[Drop.BUSY] > 100
-        assert await passes(first, second)
