@@ -167,6 +167,8 @@ class RelayConnection(Connection):
         self._tls = tls
         self.expected: Mapping[int, Collection[int]] = {}
         """SSRCs of the peer's description with their payload types; all else is ignored."""
+        self.speechless = False
+        """Whether nothing is sent to the peer any more, not even that this is the end."""
         self.datagrams_sent = 0
         self.datagrams_received = 0
         self.datagrams_ignored = 0
@@ -278,6 +280,8 @@ class RelayConnection(Connection):
 
     async def sendto(self, data: bytes, component: int) -> None:
         """Send a datagram to the selected address, one of the DTLS handshake twice (MEDIA-37)."""
+        if self.speechless:
+            return
         self.datagrams_sent += 1
         await super().sendto(data, component)
         if data[0] in _HANDSHAKE:

@@ -160,6 +160,15 @@ class MediaPath:
         for incoming in self.incoming.values():
             incoming.end()
 
+    def give_up(self) -> None:
+        """Take and send nothing more; call `close` then, of which the peer is not told.
+
+        MEDIA-41: to a peer that came to use this path, close_notify would mean that media is over.
+        """
+        self.end()
+        if self.connection is not None:
+            self.connection.speechless = True
+
     def heard(self) -> None:
         """Note that something authentic came from the peer."""
         self.heard_at = time.monotonic()

@@ -244,7 +244,7 @@ class MediaSession:
     def _give_up(self, path: MediaPath | None) -> None:
         if path is not None and path is self._next:
             self._next = None
-            path.end()
+            path.give_up()
             self._close_beside(path)
 
     def stats(self) -> MediaStats:

@@ -11,10 +11,11 @@ import pytest
 import e2ecall
 from e2ecall import EndReason, RelayError
 from e2ecall.client.calllink import CallLink
+from e2ecall.media.events import FailureReason
 from e2ecall.media.path import MediaPath
 from e2ecall.protocol.messages import Path, PathReady, PathReply, PathRequest, Stream
 from tests.integration.people import PATIENCE, ended, frames, until
-from tests.integration.test_rekeying import Clock, connected, in_epoch, wire  # noqa: F401
+from tests.integration.test_rekeying import Clock, connected, settled, wire  # noqa: F401
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(150)]
 
@@ -29,6 +30,17 @@ def cut(*calls):
     """Let nothing of these ends through on the path that they use now."""
     for call in calls:
         call.media._peer._session._path.connection.sendto = nowhere
+
+
+async def in_epoch(number, *calls):
+    """Wait until these ends send in one epoch, this one or a later: a path may have failed."""
+
+    def agreed():
+        assert not any(call.ended for call in calls)
+        epochs = {call._machine.epoch for call in calls}
+        return len(epochs) == 1 and min(epochs) >= number
+
+    await settled(agreed)
 
 
 async def more(sink, stream, count):
@@ -81,11 +93,12 @@ async def test_one_path_after_the_other(people, wire):  # noqa: F811
     """CALL-44: a path that replaced one is replaced as well."""
     async with people() as (alice, bob):
         call, answered, at_alice, at_bob = await connected(alice, bob, video=False)
-        for number in (1, 2, 3):
+        for _ in range(3):
+            before = call._machine.epoch
             cut(call, answered)
-            await in_epoch(number, call, answered)
             for end in (call, answered):
                 await until(end, e2ecall.Reconnected)
+            await in_epoch(before + 1, call, answered)
             for sink in (at_alice, at_bob):
                 await more(sink, SOUND, 25)
         await call.hangup()
@@ -110,15 +123,43 @@ async def test_rekeying_goes_on_after_a_move(people, wire):  # noqa: F811
     """CALLKEY-14, CALLKEY-19: the epoch after the path's begins five minutes later, unheard."""
     clock = Clock()
     async with people(clock=clock) as (alice, bob):
-        call, answered, _, at_bob = await connected(alice, bob, video=False)
+        call, answered, at_alice, at_bob = await connected(alice, bob, video=False)
         cut(call, answered)
-        await until(call, e2ecall.Reconnected)
-        await until(answered, e2ecall.Reconnected)
+        for end in (call, answered):
+            await until(end, e2ecall.Reconnected)
+        for sink in (at_alice, at_bob):
+            await more(sink, SOUND, 25)
+        await in_epoch(1, call, answered)
+        before = call._machine.epoch  # more than one where a path did not come about in time
         clock.ahead += 300
-        await in_epoch(2, call, answered)
+        await in_epoch(before + 1, call, answered)
         await more(at_bob, SOUND, 25)
         await call.hangup()
     assert wire["refused"] == []
+
+
+@pytest.mark.parametrize("slow", ["caller", "callee"])
+async def test_a_path_that_one_end_alone_reaches(people, monkeypatch, slow):
+    """CALL-45, MEDIA-41: another one follows, which both reach, and the keys go on changing."""
+    clock, connect = Clock(), MediaPath.connect
+
+    async def failing(path, *given):
+        failure = await connect(path, *given)
+        end = "caller" if path.connection.ice_controlling else "callee"
+        return FailureReason.NOT_CONNECTED if (path.epoch, end) == (1, slow) else failure
+
+    monkeypatch.setattr(MediaPath, "connect", failing)
+    async with people(clock=clock) as (alice, bob):
+        call, answered, at_alice, at_bob = await connected(alice, bob, video=False)
+        cut(call, answered)
+        await in_epoch(2, call, answered)
+        for sink in (at_alice, at_bob):
+            await more(sink, SOUND, 25)
+        before = call._machine.epoch
+        clock.ahead += 300
+        await in_epoch(before + 1, call, answered)
+        await more(at_bob, SOUND, 25)
+        await call.hangup()
 
 
 async def test_a_path_that_dies_during_a_rekey(people, monkeypatch):
