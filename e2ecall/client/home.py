@@ -5,6 +5,7 @@ Opens envelopes and sorts them into texts and calls. What a call message does is
 """
 
 import logging
+import random
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +29,12 @@ from relay.wire.messages import AddTokens, Deliver, Done, PutInvitations, PutTok
 
 MAINTENANCE_INTERVAL: Final = 3600.0
 """Seconds between looks at prekeys, certificate and device list."""
+
+FIRST_RETRY, LAST_RETRY = 5.0, 600.0
+"""Seconds until what the relay refused is tried again, doubled each time, where the relay does not
+say when: until then somebody who was let in may be refused, and somebody blocked get through."""
+RETRY_SPREAD: Final = 0.25
+"""The part of a wait by which clients that were refused at one moment come back apart."""
 
 TOKEN_ATTEMPTS: Final = 3
 """For a set of tokens in parts, which a connection that breaks interrupts."""
@@ -195,21 +202,40 @@ class Home:
 
     async def _maintain(self, line: Line) -> None:
         sessions, account = self._services.sessions, self._services.account
+        failures, is_due = 0, False
         while not line.closed.is_set():
             changed = sessions.tokens_changed
             try:
                 # First, and each time: many a client is never on line for as long as an hour.
                 await sessions.forget_expired()
                 await self.publish_tokens()
-                with anyio.move_on_after(MAINTENANCE_INTERVAL) as scope:
-                    await changed.wait()
-                if scope.cancelled_caught or self._is_low:
+                if not is_due:
+                    failures = 0
+                    with anyio.move_on_after(MAINTENANCE_INTERVAL) as scope:
+                        await changed.wait()
+                    is_due = scope.cancelled_caught or self._is_low
+                if is_due:
                     self._is_low = False
                     await account.maintain(line.request)
+                    is_due = False
             except E2ECallError as error:
                 # Without its text, which may name somebody.
                 _log.warning(
                     "the account could not be brought up to date: %s", type(error).__name__
                 )
-                with anyio.move_on_after(MAINTENANCE_INTERVAL):
+                with anyio.move_on_after(retry_delay(error, failures)):
                     await line.closed.wait()
+                failures += 1
+
+
+def retry_delay(error: E2ECallError, failures: int) -> float:
+    """Return the seconds to wait after ``error``, which ``failures`` others came before (WIRE-56).
+
+    As many as the relay says (TOO_MANY, RETRY), or longer each time; and some more, at random, so
+    that those who were refused together do not come back together.
+    """
+    delay = min(FIRST_RETRY * 2.0 ** min(failures, 10), LAST_RETRY)
+    if isinstance(error, RelayError) and error.retry_after:
+        said = min(float(error.retry_after), MAINTENANCE_INTERVAL)
+        delay = max(said, delay) if failures else said
+    return delay * random.uniform(1, 1 + RETRY_SPREAD)  # noqa: S311 - spreads load

@@ -7,11 +7,18 @@ import anyio
 import pytest
 
 from e2ecall.client.contacts import ContactRecord
-from e2ecall.errors import ConnectionFailedError
+from e2ecall.client.home import MAINTENANCE_INTERVAL, retry_delay
+from e2ecall.errors import ConnectionFailedError, RelayError
 from e2ecall.io.store import Change, RecordKind
 from e2ecall.protocol.exchange_guard import ExchangeGuard
 from relay.wire.limits import MAX_TOKENS
-from relay.wire.messages import PrekeyCounts, PublishPrekeys, UpdateDeviceList, UseTokens
+from relay.wire.messages import (
+    PrekeyCounts,
+    PublishPrekeys,
+    PutTokens,
+    UpdateDeviceList,
+    UseTokens,
+)
 from relay.wire.records import PreKeyKind
 from tests.client.devices import DAY, HOUR, devices
 from tests.integration.people import PATIENCE, person
@@ -171,6 +178,41 @@ async def test_tokens_of_many_contacts(tmp_path, relay):
         assert len(done) > 4  # begun anew on another connection
         hashes = {hashed for part in parts for hashed in part.hashes}
         assert hashes == {sha256(n.to_bytes(16)).digest() for n in range(300)}
+
+
+@pytest.mark.parametrize("said", [0, 7, 86_400])
+def test_refusals_are_waited_out(said):
+    """WIRE-56: a wait is as long as the relay says, an hour at most, or grows to 10 minutes."""
+    error = RelayError("not now", retry_after=said)
+    waits = [retry_delay(error, failures) for failures in range(2000)]
+    first = min(said, MAINTENANCE_INTERVAL) or 5
+    assert first <= waits[0] <= 1.25 * first
+    assert max(first, 10) <= waits[1] <= 1.25 * max(first, 10)
+    last = max(first, 600)
+    assert all(last <= wait <= 1.25 * last for wait in waits[7:])
+    assert len(set(waits[7:])) > 1
+
+
+async def test_refused_tokens_are_given_again(tmp_path, relay):
+    """WIRE-56: a set of tokens that the relay refused is given again when it said, unasked."""
+    async with person(tmp_path, relay) as alice:
+        home, given = alice._home, []
+        request, given_again = home.line.request, anyio.Event()
+
+        async def refusing(body, kind):
+            if isinstance(body, PutTokens):
+                given.append(body)
+                if len(given) == 1:
+                    raise RelayError("too many requests", retry_after=1)
+            reply = await request(body, kind)
+            if len(given) > 1:
+                given_again.set()
+            return reply
+
+        home.line.request = refusing
+        alice._services.sessions.tell_tokens_changed()
+        with anyio.fail_after(PATIENCE):
+            await given_again.wait()
 
 
 def replaced(record, **changes):
