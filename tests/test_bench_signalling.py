@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from tests.bench.orders import GeneratorError
 from tests.bench.signalling.asking import BATCH
-from tests.bench.signalling.generator import GeneratorError, generator
+from tests.bench.signalling.generator import generator
 from tests.bench.signalling.servers import relay
 
 pytestmark = pytest.mark.skipif(

@@ -1,13 +1,12 @@
 """``e2ecall-relay account``: what an operator can do about accounts (relay/README.md)."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Literal
 
 import cyclopts
 
-from relay.cli.ask import ConfigFile, SocketFile, ask
+from relay.cli.ask import ConfigFile, SocketFile, ask, show
 
 account = cyclopts.App(
     name="account", help="Count and delete accounts, open and close the registration."
@@ -40,12 +39,7 @@ def count(
     as_json:
         One JSON object instead of lines.
     """
-    answer = ask(config, socket, "GET", "/accounts")
-    if as_json:
-        sys.stdout.write(json.dumps(answer) + "\n")
-        return
-    for name, value in answer.items():
-        sys.stdout.write(f"{name.replace('_', ' '):20} {value}\n")
+    show(ask(config, socket, "GET", "/accounts"), as_json=as_json)
 
 
 @account.command

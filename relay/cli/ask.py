@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -60,3 +61,12 @@ def ask(
     if response.status != http.HTTPStatus.OK:
         raise OperatorError(answer["error"], hint=answer.get("hint"))
     return answer
+
+
+def show(answer: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a relay answered: a line for each figure, or one JSON object."""
+    if as_json:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        return
+    for name, value in answer.items():
+        sys.stdout.write(f"{name.replace('_', ' '):20} {value}\n")

@@ -1,10 +1,8 @@
 """``e2ecall-relay status``: what a running relay is about (relay/README.md, Operation)."""
 
-import json
-import sys
 from pathlib import Path
 
-from relay.cli.ask import ConfigFile, SocketFile, ask
+from relay.cli.ask import ConfigFile, SocketFile, ask, show
 
 
 def status(
@@ -17,9 +15,4 @@ def status(
     as_json:
         One JSON object instead of lines.
     """
-    answer = ask(config, socket, "GET", "/status")
-    if as_json:
-        sys.stdout.write(json.dumps(answer) + "\n")
-        return
-    for name, value in answer.items():
-        sys.stdout.write(f"{name.replace('_', ' '):20} {value}\n")
+    show(ask(config, socket, "GET", "/status"), as_json=as_json)

@@ -1,14 +1,12 @@
 """The load generator as a process of its own, and the handle by which a benchmark commands it.
 
 ``python -m tests.bench.media.generator HOST PORT PID...`` reads one JSON object a line: an
-operation and its arguments. It answers with one line each, ``{"result": ...}`` or
-``{"error": ...}``. The PIDs are those of the server, whose CPU time is read at the edges of each
-measurement. It ends when its standard input does.
+operation and its arguments (`tests.bench.orders`). The PIDs are those of the server, whose CPU time
+is read at the edges of each measurement.
 """
 
 import contextlib
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,19 +15,14 @@ from functools import partial
 from typing import Any
 
 from tests.bench.media.clients import Client, Clients, RefusedError, open_socket
-from tests.bench.media.servers import Pair, Server, on_core
+from tests.bench.media.servers import Pair, Server
 from tests.bench.media.stun import Credential
 from tests.bench.media.traffic import Outcome, Plan, TooSlowError, Traffic
 from tests.bench.media.usage import cpu_time
+from tests.bench.orders import Commanded, commanded
 
 REBIND_SECONDS = 120
 """Well below the 300 s after which a permission is over."""
-
-PATIENCE = 120
-
-
-class GeneratorError(Exception):
-    """It could not do what it was asked for; the text is its own."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +37,8 @@ class Cycles:
 class Generator:
     """A running generator."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
+    def __init__(self, process: Commanded) -> None:
+        self._do = process.do
 
     def add(self, pairs: list[Pair]) -> None:
         """Allocate and bind channels for one client of each credential."""
@@ -64,42 +57,13 @@ class Generator:
         pairs_ = [[asdict(a), asdict(b)] for a, b in pairs]
         return Cycles(**self._do("cycles", pairs=pairs_, seconds=seconds))
 
-    def _do(self, operation: str, **arguments: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": operation, **arguments}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise GeneratorError("the generator ended")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise GeneratorError(answer["error"])
-        return answer["result"]
-
 
 @contextlib.contextmanager
 def generator(server: Server, core: int) -> Iterator[Generator]:
     """Run a generator against ``server``, pinned to a core, for the length of the block."""
-    command = [sys.executable, "-m", "tests.bench.media.generator", *map(str, server.address)]
-    with (
-        on_core(core),
-        subprocess.Popen(
-            [*command, *map(str, server.pids)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process,
-    ):
-        try:
-            yield Generator(process)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    arguments = map(str, (*server.address, *server.pids))
+    with commanded("tests.bench.media.generator", *arguments, core=core) as process:
+        yield Generator(process)
 
 
 class _Worker:

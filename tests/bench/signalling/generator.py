@@ -1,39 +1,31 @@
 """The load generator as a process of its own, and the handle by which the benchmark commands it.
 
-Reads one JSON object a line: an operation and its arguments; answers with one line each,
-``{"result": ...}`` or ``{"error": ...}``. Between orders its connections stay alive. It ends when
-its standard input does.
+It takes orders (`tests.bench.orders`); between them its connections stay alive.
 """
 
 import asyncio
 import contextlib
 import json
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from tests.bench.media.servers import on_core
+from tests.bench.orders import Commanded, commanded
 from tests.bench.signalling.asking import Asking, Done
 from tests.bench.signalling.pairs import Outcome, RelayPair, Traffic, XMPPPair
 from tests.bench.signalling.servers import Target
 from tests.bench.signalling.wire import Node, Wire, WireClosedError
 
-PATIENCE = 30
 OPEN_AT_ONCE = 16
-
-
-class GeneratorError(Exception):
-    """It could not do what it was asked for; the text is its own."""
 
 
 class Generator:
     """A running generator for one server."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
+    def __init__(self, process: Commanded) -> None:
+        self._do = process.do
         self.busiest = 0.0
         """The largest part of its core's time that it used in a measurement."""
 
@@ -62,19 +54,6 @@ class Generator:
         self.busiest = max(self.busiest, outcome.own_cpu / outcome.seconds)
         return outcome
 
-    def _do(self, operation: str, **arguments: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": operation, **arguments}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise GeneratorError("the generator ended")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise GeneratorError(answer["error"])
-        return answer["result"]
-
 
 @contextlib.contextmanager
 def generator(target: Target, core: int) -> Iterator[Generator]:
@@ -86,24 +65,8 @@ def generator(target: Target, core: int) -> Iterator[Generator]:
             "pids": target.pids,
         }
     )
-    with (
-        on_core(core),
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.signalling.generator", arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process,
-    ):
-        try:
-            yield Generator(process)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with commanded("tests.bench.signalling.generator", arguments, core=core) as process:
+        yield Generator(process)
 
 
 class _Worker:
