@@ -42,3 +42,9 @@ async def nodes(server, tmp_path):
             opened = postgres.open_storage(dsn, readers, node=name, key=key, relay="relay.example")
             found.append(StorageNode(await stack.enter_async_context(opened), readers))
         yield tuple(found)
+
+
+@pytest.fixture
+def storage(nodes):
+    """The storage of one of them."""
+    return nodes[0].storage

@@ -21,7 +21,7 @@ from relay.wire.records import PreKeyKind
 from tests.relay.cluster import Cluster
 from tests.relay.conftest import POSTGRES
 from tests.relay.io.conftest import StorageNode
-from tests.relay.io.test_storage import NOW, account, put, read, reads
+from tests.relay.io.storing import NOW, account, put, read, reads
 
 pytestmark = [pytest.mark.trio, POSTGRES]
 

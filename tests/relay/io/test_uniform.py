@@ -13,7 +13,7 @@ from relay.io.postgres import PostgresStorage
 from relay.services.mailbox import DeviceMailbox, Stored
 from relay.wire.messages import Policy
 from relay.wire.records import PreKeyKind
-from tests.relay.io.test_storage import NOW, account, put
+from tests.relay.io.storing import NOW, account, put
 
 pytestmark = pytest.mark.trio
 
