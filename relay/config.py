@@ -110,6 +110,7 @@ class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     sends_per_mailbox_and_minute: Bound = 600
     sends_per_token_and_minute: Bound = 120
     changes_per_account_and_minute: Bound = 60
+    stored_bytes: Annotated[int, Meta(ge=1_000_000, le=1_000_000_000_000_000)] = 20_000_000_000
     tickets_per_account_and_hour: Bound = 240
     allocations: Bound = 20_000
     allocations_per_side: Bound = 2

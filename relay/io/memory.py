@@ -7,6 +7,7 @@ connections that it is about.
 from collections.abc import Iterable
 
 from relay.errors import FencedError
+from relay.io.tails import Tails
 from relay.services import quota
 from relay.services.delivery import Claim, Readers
 from relay.services.mailbox import DeviceMailbox, MailboxName
@@ -16,8 +17,10 @@ from relay.services.quota import Rate
 class MemoryPresence:
     """`relay.io.storage.Presence` of one node."""
 
-    def __init__(self, readers: Readers) -> None:
+    def __init__(self, readers: Readers, tails: Tails) -> None:
         self._readers = readers
+        self._tails = tails
+        """Of mailboxes that are read, and of no others."""
         self._epochs: dict[MailboxName, int] = {}
         self._newest = 0
 
@@ -25,6 +28,7 @@ class MemoryPresence:
         """Become the one reader of a mailbox."""
         self._newest += 1
         self._epochs[mailbox] = self._newest
+        self._tails.forget(mailbox)
         self._readers.lost(mailbox, self._newest)
         return Claim(mailbox, self._newest)
 
@@ -33,11 +37,17 @@ class MemoryPresence:
         for claim in claims:
             if self._epochs.get(claim.mailbox) == claim.epoch:
                 del self._epochs[claim.mailbox]
+                self._tails.forget(claim.mailbox)
 
     async def evict(self, mailbox: MailboxName) -> None:
         """End every claim on a mailbox."""
         self._epochs.pop(mailbox, None)
+        self._tails.forget(mailbox)
         self._readers.lost(mailbox)
+
+    def holds(self, claim: Claim) -> bool:
+        """Tell whether a claim holds."""
+        return self._epochs.get(claim.mailbox) == claim.epoch
 
     def check(self, claim: Claim) -> None:
         """Return if a claim holds.
@@ -46,7 +56,7 @@ class MemoryPresence:
             FencedError: it does not.
         """
         # STORAGE-05 MUST: a displaced reader is given nothing any more.
-        if self._epochs.get(claim.mailbox) != claim.epoch:
+        if not self.holds(claim):
             raise FencedError(is_taken=True)
 
 

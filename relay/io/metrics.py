@@ -1,22 +1,25 @@
 """What an operator may watch (relay/README.md, Metrics): numbers by kind, never by whom.
 
 No label holds a username, an address, a ticket or a token: all label values are fixed words of this
-program. Counting needs no lock of ours; everything happens in the relay's one loop.
+program. Everything happens in the relay's one loop, so counting needs no lock, which is most of
+what the library's counters cost: they are plain numbers here, and the library writes them out.
 """
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import trio
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from relay.services.mailbox import Stored
@@ -42,6 +45,7 @@ class Gauges:
     connections_opened: int
     turned_away: int
     set_aside: int
+    stored_bytes: int
 
 
 class Metrics:
@@ -50,29 +54,14 @@ class Metrics:
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
-        self._requests: Final = self._counter(
-            "requests", "Requests by type and outcome.", "type", "outcome"
-        )
-        self._seconds: Final = Histogram(
-            f"{PREFIX}_request_seconds",
-            "Time from reading a request to its reply.",
-            ["type"],
-            registry=self.registry,
-            buckets=SECONDS,
-        )
-        self._by_request: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
-        self._envelopes: Final = self._counter(
-            "envelopes", "Envelopes that came, by what became of them.", "outcome"
-        )
-        self._delivered: Final = self._counter("delivered", "Envelopes sent to clients.")
-        self._acknowledged: Final = self._counter("acknowledged", "Envelopes that clients have.")
-        self._closed: Final = self._counter("closed", "Connections ended, by close code.", "code")
-        self._storage_failures: Final = self._counter(
-            "storage_failures", "Storage calls that failed."
-        )
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"{PREFIX}_{name}", text, labels, registry=self.registry)
+        self.registry.register(_Counted(self))
+        self.requests: Final = Counter[tuple[str, str]]()
+        self.seconds: Final = dict[str, Times]()
+        self.envelopes: Final = Counter[Stored]()
+        self.closings: Final = Counter[int]()
+        self.deliveries = 0
+        self.acknowledgements = 0
+        self.storage_failures = 0
 
     def watch(self, gauges: Callable[[], Gauges], media: Callable[[], Counters]) -> None:
         """Read these whenever somebody asks."""
@@ -80,38 +69,84 @@ class Metrics:
 
     def request(self, kind: str, outcome: str, seconds: float) -> None:
         """Count a request: its type, and `DONE`, `FAULT` or the error's name."""
-        found = self._by_request.get((kind, outcome))
-        if found is None:
-            # All labels are words of this program, so this stays small.
-            found = self._requests.labels(kind, outcome), self._seconds.labels(kind)
-            self._by_request[kind, outcome] = found
-        counter, histogram = found
-        counter.inc()
-        histogram.observe(seconds)
+        # All labels are words of this program, so this stays small.
+        self.requests[kind, outcome] += 1
+        times = self.seconds.get(kind)
+        if times is None:
+            times = self.seconds[kind] = Times()
+        times.add(seconds)
 
     def envelope(self, stored: Stored) -> None:
         """Count an envelope that came."""
-        self._envelopes.labels(stored.name.lower()).inc()
+        self.envelopes[stored] += 1
 
     def delivered(self, count: int) -> None:
         """Count envelopes that go to a client."""
-        self._delivered.inc(count)
+        self.deliveries += count
 
     def acknowledged(self, count: int) -> None:
         """Count envelopes that a client has."""
-        self._acknowledged.inc(count)
+        self.acknowledgements += count
 
     def closed(self, code: int) -> None:
         """Count a connection that ended; ``code`` is one of the relay's own."""
-        self._closed.labels(str(code)).inc()
+        self.closings[code] += 1
 
     def storage_failed(self) -> None:
         """Count a storage call that failed."""
-        self._storage_failures.inc()
+        self.storage_failures += 1
 
     def text(self) -> bytes:
         """Return everything in the text format of Prometheus."""
         return generate_latest(self.registry)
+
+
+class Times:
+    """How many took up to how long: the last of them longer than all of `SECONDS`."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+
+class _Counted(Collector):
+    """The figures of `Metrics`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what was counted so far."""
+        counted = self._metrics
+        requests = CounterMetricFamily(
+            f"{PREFIX}_requests", "Requests by type and outcome.", labels=["type", "outcome"]
+        )
+        for (kind, outcome), count in counted.requests.items():
+            requests.add_metric([kind, outcome], count)
+        yield requests
+        text = "Time from reading a request to its reply."
+        seconds = HistogramMetricFamily(f"{PREFIX}_request_seconds", text, labels=["type"])
+        bounds = [*map(str, SECONDS), "+Inf"]
+        for kind, times in counted.seconds.items():
+            buckets = list(zip(bounds, map(float, accumulate(times.counts)), strict=True))
+            seconds.add_metric([kind], buckets, times.total)
+        yield seconds
+        came = {stored.name.lower(): count for stored, count in counted.envelopes.items()}
+        text = "Envelopes that came, by what became of them."
+        yield _counters("envelopes", text, "outcome", came)
+        yield _counter("delivered", "Envelopes sent to clients.", counted.deliveries)
+        text = "Envelopes that clients have."
+        yield _counter("acknowledged", text, counted.acknowledgements)
+        closed = {str(code): count for code, count in counted.closings.items()}
+        yield _counters("closed", "Connections ended, by close code.", "code", closed)
+        yield _counter("storage_failures", "Storage calls that failed.", counted.storage_failures)
 
 
 class _Live(Collector):
@@ -135,6 +170,7 @@ class _Live(Collector):
         yield _counter("turned_away", "Connections closed as they came.", now.turned_away)
         text = "Envelopes that are not delivered any more."
         yield _gauge("set_aside", text, now.set_aside)
+        yield _gauge("stored_bytes", "Held at the last look, and come since.", now.stored_bytes)
         tasks = trio.lowlevel.current_statistics().tasks_living
         yield _gauge("tasks", "Tasks of the event loop.", tasks)
         yield from _of_media(self._media())

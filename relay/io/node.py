@@ -14,6 +14,7 @@ from relay.services.delivery import Readers
 from relay.services.quota import Pace, Rate
 from relay.services.signatures import RelayKey
 from relay.services.source import SITE, Network, Tally, site_key
+from relay.services.volume import Volume
 from relay.turn.counters import Counters
 
 HOUR = 3600
@@ -118,6 +119,8 @@ class Node:
     """Who connects, where a trusted proxy says so."""
     clock: Callable[[], float]
     capture: Capture | None
+    volume: Volume
+    """How much is stored, and what that leaves room for."""
     limit_media: Callable[[LimitsSection], None]
     """Puts other bounds of the media relay into effect."""
     media: Callable[[], Counters]

@@ -109,6 +109,7 @@ class Operation:
             connections_opened=self.node.connections,
             turned_away=self._signalling.gate.turned_away,
             set_aside=self.node.set_aside,
+            stored_bytes=self.node.volume.held,
         )
 
     def status(self) -> dict[str, Any]:
@@ -196,6 +197,7 @@ class Operation:
         node.abuse_contact = new.relay.abuse_contact
         if new.limits != old.limits:
             node.limits = new.limits
+            node.volume.set_bound(new.limits.stored_bytes)
             node.limit_media(new.limits)
             node.quotas = Quotas.of(new.limits, self._storage, per_address=node.per_address)
         logs.configure(new.operation)

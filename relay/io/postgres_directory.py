@@ -27,6 +27,7 @@ from relay.services.directory import (
 )
 from relay.services.mailbox import DeviceMailbox
 from relay.services.policy import admits
+from relay.services.volume import Usage
 from relay.wire.codec import decode, encode
 from relay.wire.messages import ErrorCode, Invitation, Policy, PrekeyCounts
 from relay.wire.records import PreKey, PreKeyBundle, PreKeyKind, SignedDeviceList
@@ -34,6 +35,8 @@ from relay.wire.records import PreKey, PreKeyBundle, PreKeyKind, SignedDeviceLis
 ONE_BY_ONE: Final = REFILL_BELOW + 64
 """One-time prekeys of a kind: with fewer, a device's takers come one after the other. As many as
 all nodes together may take at the same moment lie between this and what is to be told."""
+PREKEY_BYTES: Final = 1200
+"""What a prekey takes up, with its index: half of them are X25519, half ML-KEM."""
 _ONE_TIME: Final = (PreKeyKind.ONE_TIME_X25519, PreKeyKind.ONE_TIME_MLKEM1024)
 
 
@@ -98,6 +101,10 @@ class PostgresDirectory:
         """Return how much there is of everything."""
         return await self._pool.run(_totals)
 
+    async def usage(self) -> Usage:
+        """Return how many bytes the database holds; how large its disk is it does not say."""
+        return await self._pool.run(_usage)
+
 
 def is_admitted(db: Cursor, username: str, shown: bytes | None, now: float) -> bool:
     """Tell whether an account exists and takes something with this token hash."""
@@ -118,6 +125,18 @@ def _policy(db: Cursor, username: str) -> Policy | None:
     query = "SELECT policy FROM accounts WHERE username = %s"
     found = db.execute(query, (username,)).fetchone()
     return None if found is None else Policy(found[0])
+
+
+def _usage(db: Cursor) -> Usage:
+    # What a relation takes up on the disk does not shrink when rows are deleted, so mail is added
+    # up, and keys are estimated from what the last analysis counted.
+    found = db.execute(
+        "SELECT coalesce(sum(bytes), 0) + %s * (SELECT greatest(reltuples, 0) FROM pg_class"
+        " WHERE oid = 'prekeys'::regclass) FROM mailboxes",
+        (PREKEY_BYTES,),
+    ).fetchone()
+    assert found is not None
+    return Usage(int(found[0]))
 
 
 def _totals(db: Cursor) -> Totals:

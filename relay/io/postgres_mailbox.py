@@ -24,6 +24,7 @@ from relay.services.mailbox import (
     Mail,
     MailboxName,
     Stored,
+    outcome_without_room,
 )
 from relay.services.policy import admits
 from relay.wire.messages import ErrorCode, Policy
@@ -53,6 +54,10 @@ SELECT policy, knows, (SELECT found FROM device), id, envelopes, bytes
     FROM who LEFT JOIN place ON true"""
 """The device is locked, so that its removal waits and then removes this mail too. WIRE-23: not
 where the envelope is refused, as a lock writes to the row, and waits for whoever changes it."""
+
+
+_Place = tuple[int, int, int]
+"""A mailbox: its id, and how many envelopes and bytes it holds."""
 
 
 class PostgresMailbox:
@@ -85,9 +90,15 @@ class PostgresMailbox:
         envelope: bytes,
         shown: bytes | None,
         now: float,
+        *,
+        takes_strangers: bool = True,
     ) -> Stored:
         """Store an envelope once per message id."""
-        return await self._pool.run(lambda db: _put(db, mailbox, message_id, envelope, shown, now))
+        return await self._pool.run(
+            lambda db: _put(
+                db, mailbox, message_id, envelope, shown, now, takes_strangers=takes_strangers
+            )
+        )
 
     async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
         """Return the oldest envelopes after row ``after``."""
@@ -160,29 +171,37 @@ def _put(
     envelope: bytes,
     shown: bytes | None,
     now: float,
+    *,
+    takes_strangers: bool,
 ) -> Stored:
-    place = _destination(db, mailbox, shown, now)
-    if place is None:
+    place, is_known = _destination(db, mailbox, shown, now)
+    outcome = outcome_without_room(
+        mailbox.capacity,
+        None if place is None else place[1:],
+        len(envelope),
+        is_known=is_known,
+        shows_token=shown is not None,
+        takes_strangers=takes_strangers,
+    )
+    if place is None or outcome is Stored.REFUSED:
         number = _insert(db, _NOWHERE, message_id, envelope, now)
         db.execute("DELETE FROM mail WHERE row = %s", (number,))
         return Stored.REFUSED
-    number, envelopes, total = place
-    capacity = mailbox.capacity
-    if envelopes < capacity.envelopes and total + len(envelope) <= capacity.total_bytes:
-        is_new = _store(db, number, message_id, envelope, now)
+    if outcome is None:
+        is_new = _store(db, place[0], message_id, envelope, now)
         return Stored.NEW if is_new else Stored.AGAIN
     known = db.execute(
-        "SELECT 1 FROM mail WHERE mailbox = %s AND message_id = %s", (number, message_id)
+        "SELECT 1 FROM mail WHERE mailbox = %s AND message_id = %s", (place[0], message_id)
     ).fetchone()
-    return Stored.FULL if known is None else Stored.AGAIN
+    return outcome if known is None else Stored.AGAIN
 
 
 def _destination(
     db: Cursor, mailbox: MailboxName, shown: bytes | None, now: float
-) -> tuple[int, int, int] | None:
-    """Lock a mailbox that takes this envelope; return its id, number of envelopes and bytes."""
+) -> tuple[_Place | None, bool]:
+    """Lock a mailbox that takes this; return it, and if that is known by a token or needs none."""
     if isinstance(mailbox, BoxMailbox):
-        return _lock(db, mailbox)
+        return _lock(db, mailbox), True
     row = db.execute(
         _DESTINATION,
         {
@@ -199,18 +218,18 @@ def _destination(
     policy, knows, device, *found = row
     known = None if policy is None else Policy(policy)
     if device is None or not admits(known, knows_token=knows):
-        return None
+        return None, knows
     if found[0] is not None:
-        return found[0], found[1], found[2]
+        return (found[0], found[1], found[2]), knows
     db.execute(
         "INSERT INTO mailboxes (key, is_box, envelopes, bytes, touched)"
         " VALUES (%s, false, 0, 0, %s) ON CONFLICT DO NOTHING",
         (mailbox.key, int(now)),
     )
-    return _lock(db, mailbox)
+    return _lock(db, mailbox), knows
 
 
-def _lock(db: Cursor, mailbox: MailboxName) -> tuple[int, int, int] | None:
+def _lock(db: Cursor, mailbox: MailboxName) -> _Place | None:
     found = db.execute(
         "SELECT id, envelopes, bytes FROM mailboxes WHERE key = %s FOR NO KEY UPDATE",
         (mailbox.key,),

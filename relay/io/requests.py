@@ -6,9 +6,12 @@ a device that was removed a moment ago can do nothing any more.
 """
 
 import os
-from typing import assert_never
+from typing import Final, assert_never
+
+import trio
 
 from relay.errors import RefusedError
+from relay.io.node import Node
 from relay.io.session import Session
 from relay.io.storage import Limiter
 from relay.services import directory, tickets
@@ -53,8 +56,10 @@ from relay.wire.messages import (
 from relay.wire.names import or_nobody
 from relay.wire.records import Device
 
-FRAMING = 16
+FRAMING: Final = 16
 """Bytes of a frame around its request, at most."""
+ACCOUNT_BYTES: Final = 4096
+"""What a new account takes up before it has keys."""
 
 
 async def answer(session: Session, request: Request, size: int) -> Reply:
@@ -97,8 +102,16 @@ async def _send(session: Session, request: Send) -> Reply:
     # Whoever the recipient is, and whether there is one, or a use of the token.
     name = mailbox.username if isinstance(mailbox, DeviceMailbox) else None
     await _count_stranger(node.quotas.recipients, session, mailbox.key.hex(), name, shown)
+    # STORAGE-15 MUST: a call that goes on, or somebody with a token, is no stranger.
+    is_strangers = name is not None and shown is None
+    await _make_room(node, len(request.envelope), is_strangers=is_strangers)
     stored = await node.mailbox.put(
-        mailbox, request.message_id, request.envelope, shown, node.clock()
+        mailbox,
+        request.message_id,
+        request.envelope,
+        shown,
+        node.clock(),
+        takes_strangers=node.volume.takes_strangers,
     )
     node.metrics.envelope(stored)
     match stored:
@@ -162,6 +175,7 @@ async def _register(session: Session, request: Register) -> Reply:
     account = directory.register(
         request, relay=node.name, challenge=session.challenge, now=node.clock()
     )
+    await _make_room(node, ACCOUNT_BYTES, is_strangers=True)
     await node.directory.create(account, code)
     return await _become(session, account.username, account.device_list.devices[0])
 
@@ -307,6 +321,7 @@ async def _publish(
         device=device,
         now=node.clock(),
     )
+    await _make_room(node, size, is_strangers=False)
     await node.directory.add_prekeys(account.username, device.device_id, prekeys)
     return Done()
 
@@ -383,6 +398,13 @@ async def _delete(session: Session, account: Account, request: DeleteAccount) ->
             session.forget_device()
         await node.presence.evict(mailbox)
     return Done()
+
+
+async def _make_room(node: Node, size: int, *, is_strangers: bool) -> None:
+    """Note that ``size`` bytes are about to be stored, if there is room for them."""
+    if node.volume.is_due(trio.current_time()):
+        node.volume.counted(await node.directory.usage())
+    node.volume.add(size, is_strangers=is_strangers)
 
 
 async def _count_stranger(

@@ -35,6 +35,7 @@ from relay.io.tls import Certificates
 from relay.services.clock import ClockGuard
 from relay.services.delivery import Readers
 from relay.services.signatures import RelayKey
+from relay.services.volume import Volume
 from relay.wire.turn_servers import host_of
 
 log = structlog.get_logger()
@@ -204,6 +205,7 @@ def _node(
         clock=time.time,
         capture=capture,
         media=media.core.counters.current,
+        volume=Volume(config.limits.stored_bytes),
         limit_media=media.limit,
     )
 

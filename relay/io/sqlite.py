@@ -16,6 +16,7 @@ from relay.errors import OperatorError
 from relay.io.memory import MemoryBus, MemoryLimiter, MemoryPresence
 from relay.io.sqlite_directory import SQLiteDirectory
 from relay.io.sqlite_mailbox import SQLiteMailbox
+from relay.io.tails import Tails
 from relay.io.writer import Writer
 from relay.services.delivery import Readers
 from relay.services.quota import Rate
@@ -137,10 +138,11 @@ async def open_storage(path: Path, readers: Readers) -> AsyncIterator[SQLiteStor
     """
     async with Writer(path) as writer:
         await writer.run(_prepare)
-        presence = MemoryPresence(readers)
+        tails = Tails()
+        presence = MemoryPresence(readers, tails)
         yield SQLiteStorage(
             SQLiteDirectory(writer),
-            SQLiteMailbox(writer, presence),
+            SQLiteMailbox(writer, presence, tails),
             presence,
             MemoryBus(readers),
             writer,

@@ -5,6 +5,7 @@ The inner functions run in the writer's thread, each as one transaction. Request
 """
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
@@ -15,6 +16,7 @@ from relay.io.writer import Writer
 from relay.services.directory import Account, CodeUse, HandedOut, check_successor, read_list
 from relay.services.mailbox import DeviceMailbox
 from relay.services.policy import admits
+from relay.services.volume import Usage
 from relay.wire.codec import decode, encode
 from relay.wire.labels import labelled
 from relay.wire.messages import ErrorCode, Invitation, Policy, PrekeyCounts
@@ -43,11 +45,11 @@ class SQLiteDirectory:
 
     async def account(self, username: str) -> Account | None:
         """Return an account."""
-        return await self._writer.run(lambda db: _account(db, username))
+        return await self._writer.run(lambda db: _account(db, username), is_short=True)
 
     async def policy(self, username: str) -> Policy | None:
         """Return whom an account accepts."""
-        return await self._writer.run(lambda db: _policy(db, username))
+        return await self._writer.run(lambda db: _policy(db, username), is_short=True)
 
     async def replace_device_list(self, account: Account) -> None:
         """Store an account's next device list."""
@@ -88,6 +90,12 @@ class SQLiteDirectory:
         """Return how much there is of everything."""
         return await self._writer.run(_totals)
 
+    async def usage(self) -> Usage:
+        """Return how many bytes the file holds, and how many the disk has left."""
+        disk = os.statvfs(self._writer.path)
+        held = await self._writer.run(_held, is_short=True)
+        return Usage(held, disk.f_bavail * disk.f_frsize)
+
 
 def is_admitted(db: sqlite3.Connection, username: str, shown: bytes | None, now: float) -> bool:
     """Tell whether an account exists and takes something with this token hash."""
@@ -106,6 +114,14 @@ def is_admitted(db: sqlite3.Connection, username: str, shown: bytes | None, now:
 def _policy(db: sqlite3.Connection, username: str) -> Policy | None:
     found = db.execute("SELECT policy FROM accounts WHERE username = ?", (username,)).fetchone()
     return None if found is None else Policy(found[0])
+
+
+def _held(db: sqlite3.Connection) -> int:
+    found = db.execute(
+        "SELECT (page_count - freelist_count) * page_size"
+        " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    ).fetchone()
+    return int(found[0])
 
 
 def _totals(db: sqlite3.Connection) -> Totals:

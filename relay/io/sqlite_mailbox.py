@@ -10,6 +10,7 @@ from typing import Final
 
 from relay.errors import RefusedError
 from relay.io.memory import MemoryPresence
+from relay.io.tails import Tails
 from relay.io.writer import Writer
 from relay.services.delivery import Claim
 from relay.services.mailbox import (
@@ -24,6 +25,7 @@ from relay.services.mailbox import (
     Mail,
     MailboxName,
     Stored,
+    outcome_without_room,
 )
 from relay.services.policy import admits
 from relay.wire.messages import ErrorCode, Policy
@@ -44,14 +46,24 @@ _DESTINATION: Final = """SELECT
     FROM (SELECT 1) LEFT JOIN mailboxes ON key = :key"""
 
 
+_Place = tuple[int, int, int]
+"""A mailbox: its id, and how many envelopes and bytes it holds."""
+
+
 class SQLiteMailbox:
     """`relay.io.storage.Mailbox` in SQLite."""
 
     def __init__(
-        self, writer: Writer, presence: MemoryPresence, *, max_boxes: int = MAX_BOXES
+        self,
+        writer: Writer,
+        presence: MemoryPresence,
+        tails: Tails,
+        *,
+        max_boxes: int = MAX_BOXES,
     ) -> None:
         self._writer = writer
         self._presence = presence
+        self._tails = tails
         self._boxes = _Boxes(max_boxes)
 
     async def open_box(self, box: BoxMailbox, now: float) -> None:
@@ -65,18 +77,39 @@ class SQLiteMailbox:
         envelope: bytes,
         shown: bytes | None,
         now: float,
+        *,
+        takes_strangers: bool = True,
     ) -> Stored:
         """Store an envelope once per message id."""
-        return await self._writer.run(
-            lambda db: _put(db, mailbox, message_id, envelope, shown, now)
+        stored, _ = await self._writer.run(
+            lambda db: _put(
+                db, mailbox, message_id, envelope, shown, now, takes_strangers=takes_strangers
+            ),
+            lambda put: self._came(mailbox, put[1], envelope),
+            is_short=True,
         )
+        return stored
+
+    def _came(self, mailbox: MailboxName, row: int | None, envelope: bytes) -> None:
+        if row is not None:
+            self._tails.came(mailbox, Mail(row, envelope))
 
     async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
         """Return the oldest envelopes after row ``after``."""
         mailbox = claim.mailbox
-        found = await self._writer.run(lambda db: _read(db, mailbox, after, limit, now))
+        found = self._tails.read(mailbox, after, limit) if after else None
+        if found is None:
+            found = await self._writer.run(
+                lambda db: _read(db, mailbox, after, limit, now),
+                lambda found: self._was_read(claim, after, limit, found),
+                is_short=True,
+            )
         self._presence.check(claim)  # afterwards: it may have changed while the query waited
         return found
+
+    def _was_read(self, claim: Claim, after: int, limit: int, found: list[Mail]) -> None:
+        if len(found) < limit and self._presence.holds(claim):
+            self._tails.was_read(claim.mailbox, found[-1].row if found else after)
 
     async def count_set_aside(self, mailbox: MailboxName | None = None) -> int:
         """Return how many envelopes are set aside, of one mailbox or in all."""
@@ -85,7 +118,7 @@ class SQLiteMailbox:
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes."""
         wanted = list(places)
-        await self._writer.run(lambda db: _remove(db, wanted, now))
+        await self._writer.run(lambda db: _remove(db, wanted, now), is_short=True)
 
     async def keep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
         """Note that boxes are in use."""
@@ -144,29 +177,38 @@ def _put(
     envelope: bytes,
     shown: bytes | None,
     now: float,
-) -> Stored:
-    place = _destination(db, mailbox, shown, now)
-    if place is None:
+    *,
+    takes_strangers: bool,
+) -> tuple[Stored, int | None]:
+    """Return what became of an envelope, and its row if it is new."""
+    place, is_known = _destination(db, mailbox, shown, now)
+    outcome = outcome_without_room(
+        mailbox.capacity,
+        None if place is None else place[1:],
+        len(envelope),
+        is_known=is_known,
+        shows_token=shown is not None,
+        takes_strangers=takes_strangers,
+    )
+    if place is None or outcome is Stored.REFUSED:
         _store(db, _NOWHERE, message_id, envelope, now)
         db.execute("DELETE FROM mail WHERE mailbox = ?", (_NOWHERE,))
-        return Stored.REFUSED
-    number, envelopes, total = place
-    capacity = mailbox.capacity
-    if envelopes < capacity.envelopes and total + len(envelope) <= capacity.total_bytes:
-        is_new = _store(db, number, message_id, envelope, now)
-        return Stored.NEW if is_new else Stored.AGAIN
+        return Stored.REFUSED, None
+    if outcome is None:
+        row = _store(db, place[0], message_id, envelope, now)
+        return Stored.AGAIN if row is None else Stored.NEW, row
     known = db.execute(
-        "SELECT 1 FROM mail WHERE mailbox = ? AND message_id = ?", (number, message_id)
+        "SELECT 1 FROM mail WHERE mailbox = ? AND message_id = ?", (place[0], message_id)
     ).fetchone()
-    return Stored.FULL if known is None else Stored.AGAIN
+    return outcome if known is None else Stored.AGAIN, None
 
 
 def _destination(
     db: sqlite3.Connection, mailbox: MailboxName, shown: bytes | None, now: float
-) -> tuple[int, int, int] | None:
-    """Return id, number of envelopes and bytes of a mailbox that takes this envelope."""
+) -> tuple[_Place | None, bool]:
+    """Return the mailbox, if it takes this, and whether that is known by a token, or needs none."""
     if isinstance(mailbox, BoxMailbox):
-        return _find(db, mailbox)
+        return _find(db, mailbox), True
     # WIRE-23 MUST: the same queries, whoever exists and whatever is accepted. They are one
     # statement because each costs a turn of the interpreter besides (spec/decisions/0028).
     policy, token, invitation, device, *found = db.execute(
@@ -179,17 +221,17 @@ def _destination(
             "key": mailbox.key,
         },
     ).fetchone()
-    known = None if policy is None else Policy(policy)
-    if not device or not admits(known, knows_token=bool(token or invitation)):
-        return None
+    known, is_known = None if policy is None else Policy(policy), bool(token or invitation)
+    if not device or not admits(known, knows_token=is_known):
+        return None, is_known
     if found[0] is not None:
-        return found[0], found[1], found[2]
+        return (found[0], found[1], found[2]), is_known
     db.execute("INSERT INTO mailboxes VALUES (NULL, ?, 0, 0, 0, ?)", (mailbox.key, int(now)))
-    return _find(db, mailbox)
+    return _find(db, mailbox), is_known
 
 
-def _find(db: sqlite3.Connection, mailbox: MailboxName) -> tuple[int, int, int] | None:
-    found: tuple[int, int, int] | None = db.execute(
+def _find(db: sqlite3.Connection, mailbox: MailboxName) -> _Place | None:
+    found: _Place | None = db.execute(
         "SELECT id, envelopes, bytes FROM mailboxes WHERE key = ?", (mailbox.key,)
     ).fetchone()
     return found
@@ -197,20 +239,22 @@ def _find(db: sqlite3.Connection, mailbox: MailboxName) -> tuple[int, int, int] 
 
 def _store(
     db: sqlite3.Connection, number: int, message_id: bytes, envelope: bytes, now: float
-) -> bool:
-    """Store an envelope, unless one with this message id is there; return whether it is new."""
-    is_new = db.execute(
+) -> int | None:
+    """Store an envelope, unless one with this message id is there; return the row of a new one."""
+    done = db.execute(
         "INSERT INTO mail (mailbox, message_id, envelope, expires) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (mailbox, message_id) DO NOTHING",
         (number, message_id, envelope, int(now) + MAIL_LIFETIME),
-    ).rowcount
-    if is_new and number != _NOWHERE:
+    )
+    if not done.rowcount:
+        return None
+    if number != _NOWHERE:
         db.execute(
             "UPDATE mailboxes SET envelopes = envelopes + 1, bytes = bytes + ?, touched = ?"
             " WHERE id = ?",
             (len(envelope), int(now), number),
         )
-    return is_new > 0
+    return done.lastrowid
 
 
 def _read(

@@ -16,6 +16,7 @@ from relay.services.delivery import Claim
 from relay.services.directory import Account, CodeUse, HandedOut
 from relay.services.mailbox import BoxMailbox, DeviceMailbox, Mail, MailboxName, Stored
 from relay.services.quota import Rate
+from relay.services.volume import Usage
 from relay.wire.messages import Invitation, Policy, PrekeyCounts
 from relay.wire.records import PreKey
 
@@ -100,6 +101,9 @@ class Directory(Protocol):
     async def totals(self) -> Totals:
         """Return how much there is of everything."""
 
+    async def usage(self) -> Usage:
+        """Return how many bytes the store holds, more or less: expired or deleted ones not."""
+
 
 class Mailbox(Protocol):
     """Envelopes on their way."""
@@ -118,8 +122,14 @@ class Mailbox(Protocol):
         envelope: bytes,
         shown: bytes | None,
         now: float,
+        *,
+        takes_strangers: bool = True,
     ) -> Stored:
-        """Store an envelope once per message id, if the mailbox exists and admits ``shown``."""
+        """Store an envelope once per message id, if the mailbox exists and admits ``shown``.
+
+        Without ``takes_strangers`` what shows no good token is refused as if the mailbox had no
+        room for it (WIRE-57); reply boxes need none.
+        """
 
     async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
         """Return the oldest envelopes after row ``after``.

@@ -1,6 +1,7 @@
 """One WebSocket connection over a socket that it owns (spec/wire.md, Transport).
 
-`websockets` speaks the protocol without I/O; this moves the bytes. One task reads and answers pings
+`websockets` speaks the protocol without I/O, but for the messages that come and go most
+(`relay.io.frames`, `WebSocket.write`); this moves the bytes. One task reads and answers pings
 on the way, any may write; there is no task, timer or queue besides (spec/decisions/0028). It knows
 nothing of what messages mean, and does not say when a connection is to end.
 """
@@ -21,6 +22,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Origin
 
+from relay.io.frames import FrameSplitter
 from relay.io.stream_tls import Layer, LayerError
 from relay.wire.limits import MAX_FRAME
 
@@ -76,6 +78,7 @@ class WebSocket:
     __slots__ = (
         "_begun",
         "_drained",
+        "_frames",
         "_idle_frames",
         "_is_flushing",
         "_layer",
@@ -85,6 +88,7 @@ class WebSocket:
         "_protocol",
         "_received",
         "_shuts",
+        "_silent_at",
         "_since",
         "_socket",
         "_text",
@@ -97,6 +101,8 @@ class WebSocket:
         self._layer = layer
         # WIRE-03 MUST: no extension is known, so none is negotiated.
         self._protocol = ServerProtocol(origins=origins, max_size=MAX_FRAME, logger=_silent)
+        self._frames: FrameSplitter | None = None
+        """From the opening handshake on, if nothing came too early."""
         self._messages: deque[str | bytes] = deque()
         self._text = False
         self._begun = bytearray()
@@ -108,7 +114,7 @@ class WebSocket:
         self._is_flushing = False
         self._drained: trio.Event | None = None
         self._ping_at = trio.current_time() + KEEPALIVE_SECONDS
-        self._pong_by = float("inf")
+        self._pong_by = self._silent_at = float("inf")
 
     @property
     def is_behind(self) -> bool:
@@ -126,8 +132,10 @@ class WebSocket:
                 return None
             if self._received > MAX_REQUEST:
                 return None
-        (request,) = events
+        request, *early = events
         assert isinstance(request, Request)
+        if early:
+            return None  # no client may send a frame before it was answered
         refusal = decide(request)
         if refusal is None:
             response = protocol.accept(request)
@@ -139,6 +147,8 @@ class WebSocket:
         self._transmit()
         await self.drain()
         if protocol.state is State.OPEN:
+            if not protocol.reader.buffer:  # which may have the beginning of a frame already
+                self._frames = FrameSplitter()
             return request
         with trio.move_on_after(LINGER_SECONDS):
             await self._discard()
@@ -157,26 +167,25 @@ class WebSocket:
             await trio.lowlevel.checkpoint()
             return self._messages.popleft()
         give_up = trio.current_time() + patience
-        while True:
-            if self._protocol.state is not State.OPEN:
-                raise ClosedError
-            if trio.current_time() >= give_up:
-                raise SilentError
-            if patience == float("inf"):
-                await self._receive()
-            else:
-                with trio.CancelScope(deadline=give_up):
+        try:
+            while True:
+                if self._protocol.state is not State.OPEN:
+                    raise ClosedError
+                if trio.current_time() >= give_up:
+                    raise SilentError
+                if patience > KEEPALIVE_SECONDS:  # `keep_alive` sees it in time
+                    self._silent_at = give_up
                     await self._receive()
-            events = self._protocol.events_received()
-            for event in events:
-                assert isinstance(event, Frame)
-                self._take(event)
-            self._idle_frames += len(events) - len(self._messages)
-            lasted = trio.current_time() - self._since
-            if self._idle_frames > FRAMES_AT_ONCE + lasted * FRAMES_PER_SECOND:
-                raise FloodError
-            if self._messages:
-                return self._messages.popleft()
+                else:
+                    with trio.CancelScope(deadline=give_up):
+                        await self._receive()
+                lasted = trio.current_time() - self._since
+                if self._idle_frames > FRAMES_AT_ONCE + lasted * FRAMES_PER_SECOND:
+                    raise FloodError
+                if self._messages:
+                    return self._messages.popleft()
+        finally:
+            self._silent_at = float("inf")
 
     def write(self, data: bytes) -> bool:
         """Send a message of at most 65 535 bytes; say whether it left, or `drain` is to be awaited.
@@ -237,11 +246,15 @@ class WebSocket:
     def keep_alive(self, now: float) -> None:
         """Ping if it is time to, and abort where the last ping was not answered; never waits.
 
+        Wakes `recv` where nothing came for too long.
+
         For whoever looks after all connections: a timer of each one's own would wake its task.
         """
         if self._socket.fileno() < 0 or self._protocol.state is not State.OPEN:
             return
-        if now >= self._pong_by:
+        if now >= self._silent_at:
+            trio.lowlevel.notify_closing(self._socket)
+        elif now >= self._pong_by:
             self.abort()
         elif now >= self._ping_at and not self._unsent:
             self._ping_at, self._pong_by = float("inf"), now + KEEPALIVE_SECONDS
@@ -265,25 +278,48 @@ class WebSocket:
             data = self._socket.recv(_READ)
         except BlockingIOError:
             return True
-        except trio.ClosedResourceError as error:  # aborted
+        except trio.ClosedResourceError as error:  # aborted, or woken by `keep_alive`
+            if self._socket.fileno() >= 0:
+                return True
             raise ClosedError from error
         except OSError:
             data = b""
         self._received += len(data)
-        try:
-            plain, answer = self._layer.receive(data) if data else (b"", b"")
-        except LayerError:
-            data = plain = answer = b""
-        if plain:
-            self._protocol.receive_data(plain)
-        elif not data:
+        goes_on = bool(data) and self._decode(data)
+        if not goes_on:
             self._protocol.receive_eof()
-        if answer:
-            self._queue(answer)
         self._transmit()
         if self._unsent:
             await self._wait_for_reader()
-        return bool(data)
+        return goes_on
+
+    def _decode(self, data: bytes) -> bool:
+        """Take what came out of its layer; return False where that is no use any more."""
+        try:
+            plain, answer = self._layer.receive(data)
+        except LayerError:
+            return False
+        if plain:
+            self._split(plain)
+        if answer:
+            self._queue(answer)
+        return True
+
+    def _split(self, data: bytes) -> None:
+        """Take the messages in ``data``, and give the rest to the protocol."""
+        protocol, frames = self._protocol, self._frames
+        if frames is None:
+            protocol.receive_data(data)
+            self._take_events()
+            return
+        data, position = frames.with_rest(data), 0
+        while (found := frames.next_frame(data, position)) is not None:
+            part, position, is_message = found
+            if is_message and protocol.state is State.OPEN:
+                self._messages.append(part)
+            elif not is_message:
+                protocol.receive_data(part)
+                self._take_events()
 
     async def _wait_for_reader(self) -> None:
         # Whoever asks for pongs and reads none is not read any further, and is cut off.
@@ -293,13 +329,22 @@ class WebSocket:
             self.abort()
             raise ClosedError
 
+    def _take_events(self) -> None:
+        if self._protocol.state is State.CONNECTING:
+            return  # the handshake's, which `handshake` takes
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._take(event)
+
     def _take(self, frame: Frame) -> None:
+        self._idle_frames += 1
         match frame.opcode:
             case Opcode.TEXT | Opcode.BINARY | Opcode.CONT:
                 if frame.opcode is not Opcode.CONT:
                     self._text = frame.opcode is Opcode.TEXT
                 self._begun += frame.data
                 if frame.fin:
+                    self._idle_frames -= 1
                     data, self._begun = bytes(self._begun), bytearray()
                     # That it is a text tells enough of a text, which is never read.
                     self._messages.append(data.decode(errors="replace") if self._text else data)
@@ -312,7 +357,7 @@ class WebSocket:
     async def _discard(self) -> None:
         """Read until the client has said goodbye, or hung up."""
         while self._protocol.close_rcvd is None and await self._receive():
-            self._protocol.events_received()
+            self._messages.clear()
 
     # --- sending ---
 

@@ -4,7 +4,7 @@ Names and limits only; `relay.io` stores the mail, `relay.services.delivery` han
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto, unique
 from typing import Final, Self
 
@@ -19,6 +19,9 @@ BOX_IDLE_LIFETIME: Final = 2 * 3600
 TOMBSTONE_LIFETIME: Final = 3600
 """Seconds for which a message id is remembered after its acknowledgement: a sender that lost the
 reply to Send tries again within that time."""
+STRANGERS_PARTS, ALL_PARTS = 3, 4
+"""Strangers can fill three quarters of a mailbox, and of a store; the last is for those who were
+given a token, and for the calls that go on in reply boxes."""
 MAX_TRIES: Final = 5
 """How often an envelope may be the first that a reader is given without being acknowledged: what
 stops a client every time must not keep the rest from it."""
@@ -30,6 +33,19 @@ class Capacity:
 
     envelopes: int
     total_bytes: int
+
+    @property
+    def of_strangers(self) -> Self:
+        """Return how full it may be for what shows no good delivery token to be taken (WIRE-57)."""
+        return replace(
+            self,
+            envelopes=self.envelopes * STRANGERS_PARTS // ALL_PARTS,
+            total_bytes=self.total_bytes * STRANGERS_PARTS // ALL_PARTS,
+        )
+
+    def has_room(self, envelopes: int, total_bytes: int, size: int) -> bool:
+        """Tell whether ``size`` bytes more fit to what there is."""
+        return envelopes < self.envelopes and total_bytes + size <= self.total_bytes
 
 
 DEVICE_CAPACITY: Final = Capacity(1000, 16 * 1024 * 1024)
@@ -113,3 +129,28 @@ class Stored(Enum):
     AGAIN = auto()
     REFUSED = auto()
     FULL = auto()
+
+
+def outcome_without_room(
+    capacity: Capacity,
+    held: tuple[int, int] | None,
+    size: int,
+    *,
+    is_known: bool,
+    shows_token: bool,
+    takes_strangers: bool = True,
+) -> Stored | None:
+    """Return what becomes of an envelope that is not stored; None: there is room for it.
+
+    ``held`` are the envelopes and bytes of a mailbox that would take it, if there is one;
+    ``is_known`` says whether it shows a token that is good, or needs none. A store that is nearly
+    full takes no strangers.
+    """
+    if held is None:
+        return Stored.REFUSED
+    if not capacity.has_room(*held, size):
+        return Stored.FULL
+    if is_known or (takes_strangers and capacity.of_strangers.has_room(*held, size)):
+        return None
+    # WIRE-57 MUST: who shows a token is answered as if it were good.
+    return Stored.REFUSED if shows_token else Stored.FULL

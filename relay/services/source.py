@@ -41,6 +41,8 @@ def source_key(address: str) -> str:
 
 def site_key(source: str) -> str | None:
     """Return the /48 of IPv6 that a source lies in, which counts too (WIRE-52); None for IPv4."""
+    if "/" not in source:
+        return None  # one address of IPv4, as most are
     try:
         network = ip_network(source)
     except ValueError:

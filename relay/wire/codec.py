@@ -56,22 +56,19 @@ def decode(data: bytes, kind: type[T], *, limit: int, max_array: int = MAX_BUNDL
 
 
 def _unpack(data: bytes, max_array: int) -> Any:
-    unpacker = msgpack.Unpacker(
-        raw=False,
-        use_list=True,
-        strict_map_key=True,
-        max_buffer_size=max(len(data), 1),
-        max_str_len=len(data),
-        max_bin_len=len(data),
-        max_array_len=max_array,
-        max_map_len=0,
-        max_ext_len=0,
-    )
-    unpacker.feed(data)
     try:
-        plain = unpacker.unpack()
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            use_list=True,
+            strict_map_key=True,
+            max_str_len=len(data),
+            max_bin_len=len(data),
+            max_array_len=max_array,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except msgpack.ExtraData as error:
+        raise WireError("trailing bytes") from error
     except (msgpack.UnpackException, ValueError, RecursionError) as error:
         raise WireError("not MessagePack within the limits") from error
-    if unpacker.tell() != len(data):
-        raise WireError("trailing bytes")
-    return plain

@@ -11,11 +11,12 @@ from relay.io import writer
 from relay.io.memory import MemoryPresence
 from relay.io.sqlite import FORMAT, open_storage
 from relay.io.sqlite_mailbox import SQLiteMailbox
+from relay.io.tails import Tails
 from relay.io.writer import Writer
 from relay.services.delivery import Readers
 from relay.services.mailbox import BoxMailbox, DeviceMailbox, Stored
 from relay.wire.messages import ErrorCode
-from tests.relay.io.test_storage import account
+from tests.relay.io.storing import account
 
 pytestmark = pytest.mark.trio
 
@@ -49,7 +50,9 @@ async def rows(path, query):
 async def test_boxes_are_capped(tmp_path):
     """The number of reply boxes of a relay is bounded; opening one again is always possible."""
     async with open_storage(tmp_path / "relay.sqlite", Readers()) as storage:
-        mailbox = SQLiteMailbox(storage.writer, MemoryPresence(Readers()), max_boxes=2)
+        tails = Tails()
+        presence = MemoryPresence(Readers(), tails)
+        mailbox = SQLiteMailbox(storage.writer, presence, tails, max_boxes=2)
         for number in range(2):
             await mailbox.open_box(BoxMailbox(bytes([number]) * 32), NOW)
         with pytest.raises(RefusedError) as caught:

@@ -1,5 +1,6 @@
 """One connection of the relay over real sockets (spec/wire.md, Staying connected)."""
 
+import random
 import socket
 from contextlib import asynccontextmanager
 from functools import partial
@@ -7,11 +8,14 @@ from functools import partial
 import pytest
 import trio
 from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
 from websockets.trio.client import connect
 from websockets.uri import parse_uri
 
+from relay.io import websocket
 from relay.io.stream_tls import PlainLayer
 from relay.io.websocket import KEEPALIVE_SECONDS, ClosedError, SilentError, WebSocket
+from relay.wire.limits import MAX_FRAME
 
 pytestmark = pytest.mark.trio
 
@@ -97,3 +101,94 @@ async def test_patience():
         assert await ours.recv(10) == b"one"
         with pytest.raises(SilentError):
             await ours.recv(0.01)
+
+
+def frames(source, messages):
+    """Return the bytes of messages, some of them in fragments, with pings in between."""
+    found = []
+    for message in messages:
+        cuts = sorted(source.randint(0, len(message)) for _ in range(source.choice((0, 0, 1, 3))))
+        parts = [message[a:b] for a, b in zip([0, *cuts], [*cuts, len(message)], strict=True)]
+        for number, part in enumerate(parts):
+            opcode = Opcode.CONT if number else Opcode.BINARY
+            found.append(Frame(opcode, part, fin=number == len(parts) - 1))
+            if source.random() < 0.2:
+                found.append(Frame(Opcode.PING, b"are you there?"))
+    return b"".join(bytes(frame.serialize(mask=True)) for frame in found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_messages_in_pieces(seed):
+    """Messages come whole and in their order, in whatever frames and pieces they were sent."""
+    source = random.Random(seed)
+    sizes = (0, 1, 125, 126, 9_329, 65_535, MAX_FRAME)
+    messages = [source.randbytes(source.choice(sizes)) for _ in range(60)]
+    data = frames(source, messages)
+
+    async def talk(port):
+        protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}"))
+        protocol.send_request(protocol.connect())
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"".join(protocol.data_to_send()))
+            await stream.receive_some()
+            position = 0
+            while position < len(data):
+                size = source.choice((1, 2, 7, 1_000, 30_000))
+                await stream.send_all(data[position : position + size])
+                position += size
+            await trio.sleep_forever()
+
+    async with accepted(talk) as ours:
+        for message in messages:
+            assert await ours.recv(float("inf")) == message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        bytes((0x82, 0x05)) + b"plain",  # not masked
+        bytes((0xC2, 0x80)) + bytes(4),  # a bit that nobody agreed on
+        bytes((0x83, 0x80)) + bytes(4),  # an opcode that there is not
+        bytes((0x80, 0x80)) + bytes(4),  # the end of what never began
+        bytes((0x02, 0x80)) + bytes(4) + bytes((0x82, 0x80)) + bytes(4),  # one within another
+        bytes((0x82, 0xFF)) + (MAX_FRAME + 1).to_bytes(8),  # too long
+    ],
+)
+async def test_frames_at_fault(wrong):
+    """What comes before a frame at fault is received, and nothing of it or after it."""
+    good = bytes(Frame(Opcode.BINARY, b"good").serialize(mask=True))
+
+    async def talk(port):
+        protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}"))
+        protocol.send_request(protocol.connect())
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(b"".join(protocol.data_to_send()))
+            await stream.receive_some()
+            await stream.send_all(good + wrong + good)
+            await trio.sleep_forever()
+
+    async with accepted(talk) as ours:
+        assert await ours.recv(float("inf")) == b"good"
+        with pytest.raises(ClosedError):
+            await ours.recv(float("inf"))
+
+
+async def test_looked_after(monkeypatch):
+    """Who says nothing for long is found by whoever looks after all connections."""
+    monkeypatch.setattr(websocket, "KEEPALIVE_SECONDS", 0.0)
+    async with accepted(partial(deaf, hello=b"one")) as ours:
+        assert await ours.recv(10) == b"one"
+        failures = []
+
+        async def read():
+            with pytest.raises(SilentError):
+                await ours.recv(0.01)
+            failures.append(None)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(30):
+                while not failures:
+                    ours.keep_alive(trio.current_time())
+                    await trio.sleep(0.01)
