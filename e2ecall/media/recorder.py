@@ -5,6 +5,7 @@ happens in a thread of the recorder. It records one sound and one picture.
 """
 
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +19,11 @@ from e2ecall.media.sources import SAMPLE_RATE, VIDEO_CLOCK
 from e2ecall.media.worker import Worker
 from e2ecall.protocol.messages import Stream
 
-_MAX_GAP: Final = 10 * SAMPLE_RATE
-"""Samples of silence written for one gap: a peer's clock is not to fill the disk."""
+MAX_AHEAD: Final = 10.0
+"""Seconds by which a recording may be longer than it took (MEDIA-55)."""
+
+_MAX_SILENCE: Final = 10 * SAMPLE_RATE
+"""Samples of silence written at once: what a longer gap lacks comes before the next frames."""
 
 _SLACK: Final = SAMPLE_RATE // 10
 """Samples that sound may come early or late before silence is put in: network jitter."""
@@ -41,7 +45,10 @@ class RecorderSink:
         video: Stream | None = Stream.CAMERA,
         width: int = 640,
         height: int = 360,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``clock`` is for tests: seconds that nobody sets."""
+        self._clock = clock
         self._path = Path(path)
         self._audio, self._video = audio, video
         self._size = (width, height)
@@ -54,13 +61,14 @@ class RecorderSink:
         """Record a frame of the chosen streams; others are dropped."""
         if stream not in (self._audio, self._video):
             return
-        now = time.monotonic()
+        now = self._clock()
         if self._worker is None:
             self._start, self._worker = now, Worker("e2ecall-recorder")
         assert self._start is not None
         # Streams count from their own first frame; its arrival puts them side by side.
         offset = self._offsets.setdefault(stream, now - self._start)
-        await self._worker.run(lambda: self._record(frame, offset, rtp_time))
+        passed = now - self._start
+        await self._worker.run(lambda: self._record(frame, offset, rtp_time, passed))
 
     async def close(self) -> None:
         """Finish the file. Nothing is written if no frame came."""
@@ -71,13 +79,17 @@ class RecorderSink:
         finally:
             await self._worker.close()
 
-    def _record(self, frame: DecodedFrame, offset: float, rtp_time: int) -> None:
+    def _record(self, frame: DecodedFrame, offset: float, rtp_time: int, passed: float) -> None:
         if self._recording is None:
             self._recording = _Recording(self._path, self._size, video=self._video is not None)
+        clock = SAMPLE_RATE if isinstance(frame, AudioFrame) else VIDEO_CLOCK
+        at, last = rtp_time + int(offset * clock), int((passed + MAX_AHEAD) * clock)
+        if at > last:  # MEDIA-55 MUST
+            at = int(passed * clock)
         if isinstance(frame, AudioFrame):
-            self._recording.sound(frame, rtp_time + int(offset * SAMPLE_RATE))
+            self._recording.sound(frame, at, last)
         else:
-            self._recording.picture(frame, rtp_time + int(offset * VIDEO_CLOCK))
+            self._recording.picture(frame, at, last)
 
     def _finish(self) -> None:
         if self._recording is not None:
@@ -102,24 +114,31 @@ class _Recording:
         self._samples = 0
         self._last_picture = -1
 
-    def sound(self, frame: AudioFrame, at: int) -> None:
-        """Append sound whose first sample belongs at sample ``at``, after silence if need be."""
-        gap = at - self._samples
+    def sound(self, frame: AudioFrame, at: int, last: int) -> None:
+        """Append sound whose first sample belongs at sample ``at``, after silence if need be.
+
+        MEDIA-55 MUST: it is left out if it would end after ``last``.
+        """
+        room = last - frame.samples - self._samples
+        if room < 0:
+            return
+        gap = min(at - self._samples, room, _MAX_SILENCE)
         if gap > _SLACK:
-            silence = np.zeros((1, 2 * min(gap, _MAX_GAP)), dtype=np.int16)
+            silence = np.zeros((1, 2 * gap), dtype=np.int16)
             filler = AudioFrame.from_ndarray(silence, format="s16", layout="stereo")
             filler.sample_rate = SAMPLE_RATE
             self._append(filler)
         self._append(frame)
 
-    def picture(self, frame: VideoFrame, at: int) -> None:
-        """Append a picture for the time ``at`` in ticks of 1/90 000 s."""
-        if self._picture is None:
+    def picture(self, frame: VideoFrame, at: int, last: int) -> None:
+        """Append a picture for the time ``at`` in ticks of 1/90 000 s, not after ``last``."""
+        at = max(at, self._last_picture + 1)
+        if self._picture is None or at > last:  # MEDIA-55 MUST
             return
         width, height = self._size
         scaled = frame.reformat(width=width, height=height, format="yuv420p")
-        self._last_picture = max(at, self._last_picture + 1)
-        scaled.pts, scaled.time_base = self._last_picture, Fraction(1, VIDEO_CLOCK)
+        scaled.pts, scaled.time_base = at, Fraction(1, VIDEO_CLOCK)
+        self._last_picture = at
         self._container.mux(self._picture.encode(scaled))
 
     def finish(self) -> None:

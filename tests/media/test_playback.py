@@ -15,7 +15,9 @@ from tests.media.peers import picture, tone
 
 async def _record(path, seconds=1.0, *, skip=range(0), video=True):
     """Record a tone and pictures as a call would deliver them."""
-    sink = RecorderSink(path, video=Stream.CAMERA if video else None, width=320, height=180)
+    # All of it comes at one moment: how long this machine takes is in no recording.
+    picked = Stream.CAMERA if video else None
+    sink = RecorderSink(path, video=picked, width=320, height=180, clock=lambda: 0.0)
     pictures, sounds = GeneratedVideo(picture), GeneratedAudio(tone)
     for number in range(int(seconds * 50)):
         sound = sounds.read().to_ndarray().repeat(2, axis=1)
@@ -64,6 +66,62 @@ def test_lost_sound_is_silence_in_its_place(tmp_path):
     assert len(sound) == pytest.approx(48_000, abs=2_100)
     assert np.abs(sound[14_000:24_000]).max() < 0.02
     assert np.abs(sound[34_000:44_000]).max() > 0.15
+
+
+@pytest.mark.parametrize("how", ["hours in a second", "a flood", "one far jump"])
+def test_a_recording_is_no_longer_than_it_took(tmp_path, how):
+    """MEDIA-55: whatever a peer's clock says, and however fast its frames come, a recording is at
+    most 10 s longer than it took; what comes after a jump is in it at its place.
+    """
+    path, passed = tmp_path / "call.mp4", 0.0
+
+    async def main():
+        nonlocal passed
+        sink = RecorderSink(path, width=64, height=36, clock=lambda: 1_000.0 + passed)
+        loud, pictures = _stereo(8_000), GeneratedVideo(picture)
+        for number in range(1_000):
+            at = {"hours in a second": 100.0 * number, "a flood": 0.02 * number}.get(how)
+            if at is None:
+                at = 0.02 * number + 3_600 * (number > 50)
+                passed = 0.02 * number
+            await sink.write(Stream.MICROPHONE, loud, int(at * 48_000))
+            if number % 50 == 0:
+                await sink.write(Stream.CAMERA, pictures.read(), int(at * 90_000))
+        await sink.close()
+
+    anyio.run(main, backend="asyncio")
+    with av.open(str(path)) as container:
+        length = container.duration / 1_000_000
+    assert length == pytest.approx(passed if how == "one far jump" else 10, abs=0.1)
+    with av.open(str(path)) as container:
+        sound = np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)])
+    # There is sound all the time: no silence of the peer's making.
+    assert np.abs(sound[: len(sound) // 4_800 * 4_800].reshape(-1, 4_800)).max(axis=1).min() > 0.15
+
+
+def test_a_long_pause_is_recorded_at_its_length(tmp_path):
+    """MEDIA-55: where time went by without sound, all of it is silence in the file."""
+    path, passed = tmp_path / "pause.mp4", 0.0
+
+    async def main():
+        nonlocal passed
+        sink = RecorderSink(path, video=None, clock=lambda: 1_000.0 + passed)
+        for number in range(60):
+            at = 0.02 * number + (45 if number >= 10 else 0)
+            passed = at
+            await sink.write(Stream.MICROPHONE, _stereo(8_000), int(at * 48_000))
+        await sink.close()
+
+    anyio.run(main, backend="asyncio")
+    with av.open(str(path)) as container:
+        assert container.duration == pytest.approx(46_200_000, abs=200_000)
+
+
+def _stereo(level):
+    samples = (level * np.sin(np.arange(960) / 10)).astype(np.int16).repeat(2)[None]
+    frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+    frame.sample_rate = 48_000
+    return frame
 
 
 def test_a_recorder_without_frames_writes_nothing(tmp_path):
