@@ -89,7 +89,7 @@ THOROUGH = (
     "cli/",
     "client/test_call_keys.py",
     "client/test_calls.py",
-    "client/test_rules.py",
+    "client/test_rules",
     "conformance/",
     "faults/",
     "integration/test_call_waiting.py",

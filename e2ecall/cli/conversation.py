@@ -3,49 +3,21 @@
 How the call begins is `call` and `listen`; what is sent is `media`.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Final
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from e2ecall.cli.output import Output, harmless
+from e2ecall.cli.happenings import ENDS, describe, named
+from e2ecall.cli.output import Output
 from e2ecall.cli.terminal import Terminal
-from e2ecall.client import (
-    Call,
-    CallEvent,
-    Client,
-    Connected,
-    Ended,
-    FirstVideo,
-    FramesRefused,
-    MediaState,
-    Quality,
-    Reconnected,
-    Reconnecting,
-    Ringing,
-    Sas,
-    Text,
-    VideoAsked,
-)
-from e2ecall.errors import E2ECallError
+from e2ecall.client import Call, CallEvent, Client, Connected, Ended
+from e2ecall.errors import E2ECallError, LocalProtocolError, MediaError
 from e2ecall.protocol.call_events import EndReason
 
-_ENDS: Final = {
-    EndReason.HANGUP: "the call has ended",
-    EndReason.DECLINED: "the call was declined",
-    EndReason.BUSY: "they are in another call",
-    EndReason.CANCELLED: "the call was given up before it was answered",
-    EndReason.NO_ANSWER: "nobody answered",
-    EndReason.TIMEOUT: "the call was answered, but nothing could be heard or seen",
-    EndReason.NOT_AUTHENTIC: "what came in was not authentic, so the call was ended",
-    EndReason.PROTOCOL_ERROR: "the other end did what no call allows",
-    EndReason.KEYS_EXPIRED: "the keys of the call could not be replaced in time",
-    EndReason.MEDIA_FAILED: "sound and picture could not be sent or received",
-    EndReason.CONNECTION_LOST: "the connection was lost",
-    EndReason.PEER_FAILED: "something failed at the other end",
-    EndReason.CALL_BACK: "they will call back",
-    EndReason.SUPERSEDED: "they were calling at the same moment",
-}
+if TYPE_CHECKING:
+    from e2ecall.media.sources import VideoSource
 
 _HINTS: Final = {
     EndReason.NOT_AUTHENTIC: "somebody on the way may be interfering: tell nothing secret until "
@@ -59,23 +31,22 @@ _QUIET: Final = {EndReason.HANGUP}
 """The ends of a call that went well."""
 
 
-_PLAIN: Final[dict[type[CallEvent], tuple[str, str]]] = {
-    Ringing: ("It rings.", "ringing"),
-    Reconnecting: ("The connection is lost; another way is tried.", "reconnecting"),
-    Reconnected: ("The connection is back.", "reconnected"),
-    FirstVideo: ("Their picture is here.", "video"),
-}
-"""What is told of events that say nothing more."""
-
-
 class CallFailedError(E2ECallError):
     """A call that came to nothing, or to a bad end."""
 
 
 async def converse(
-    me: Client, call: Call, *, seconds: float | None, terminal: Terminal, output: Output
+    me: Client,
+    call: Call,
+    *,
+    screen: "VideoSource | None" = None,
+    seconds: float | None,
+    terminal: Terminal,
+    output: Output,
 ) -> Ended:
     """Accompany a call to its end; hang up ``seconds`` after it connected, or when cancelled.
+
+    ``screen`` is shared from the moment on at which it is connected.
 
     Raises:
         CallFailedError: the user said that the other end shows another code.
@@ -84,8 +55,11 @@ async def converse(
     try:
         async with anyio.create_task_group() as tasks:
             async for event in call.events():
-                _tell(event, call, output)
+                if not isinstance(event, Ended):  # it is told when all is released
+                    tell(event, call.peer, output)
                 if isinstance(event, Connected):
+                    if screen is not None:
+                        tasks.start_soon(_share, call, screen)
                     if seconds is not None:
                         tasks.start_soon(_hang_up_after, call, seconds)
                     if not is_verified(me, call.peer):
@@ -96,7 +70,7 @@ async def converse(
     finally:
         call.leave()
         if call.ended is not None:
-            tell_end(call.ended, output)
+            tell(call.ended, call.peer, output)
     check_code(differs=verdict.differs, peer=call.peer)
     assert call.ended is not None
     return call.ended
@@ -109,7 +83,7 @@ def check(ended: Ended, peer: str) -> None:
         CallFailedError: with the reason for the user.
     """
     if ended.reason not in _QUIET:
-        raise CallFailedError(f"{peer}: {_ENDS[ended.reason]}", hint=_HINTS.get(ended.reason))
+        raise CallFailedError(f"{peer}: {ENDS[ended.reason]}", hint=_HINTS.get(ended.reason))
 
 
 def check_code(*, differs: bool, peer: str) -> None:
@@ -126,15 +100,18 @@ def check_code(*, differs: bool, peer: str) -> None:
         )
 
 
-def describe_end(ended: Ended) -> str:
-    """Say in a sentence why a call is over."""
-    text = _ENDS[ended.reason]
-    return f"{text[0].upper()}{text[1:]}."
+def tell(event: CallEvent, peer: str, output: Output) -> None:
+    """Say what happened in a call with ``peer``; to people no more than they can read."""
+    text, (name, fields) = describe(event, peer), named(event)
+    if text is None:
+        output.tell_programs(name, **fields)
+    else:
+        output.tell(text, name, **fields)
 
 
-def tell_end(ended: Ended, output: Output) -> None:
-    """Say that a call is over, and why."""
-    output.tell(describe_end(ended), "ended", reason=ended.reason, by_peer=ended.by_peer)
+async def _share(call: Call, screen: "VideoSource") -> None:
+    with suppress(LocalProtocolError, MediaError):  # the call is over already
+        await call.share_screen(screen)
 
 
 async def _hang_up_after(call: Call, seconds: float) -> None:
@@ -164,47 +141,3 @@ async def _compare(call: Call, verdict: _Verdict, terminal: Terminal, output: Ou
 def is_verified(me: Client, peer: str) -> bool:
     """Return whether this person's identity was compared."""
     return any(contact.address == peer and contact.verified for contact in me.contacts())
-
-
-def describe_state(state: MediaState) -> str:
-    """Say what the other end does, in a sentence or two."""
-    if state.held:
-        text = "They have put the call on hold."
-    else:
-        sound, picture = "off" if state.muted else "on", "on" if state.camera else "off"
-        text = f"Their microphone is {sound}, their camera {picture}."
-        if state.screen:
-            text += " They share their screen."
-    return f"{text} They record this call." if state.recording else text
-
-
-def _tell(event: CallEvent, call: Call, output: Output) -> None:
-    """Say what happened, but for the end: that is told when all is released."""
-    match event:
-        case Ringing() | Reconnecting() | Reconnected() | FirstVideo():
-            output.tell(*_PLAIN[type(event)])
-        case Sas():
-            output.tell(
-                f"Code of this call:  {event}  ({event.digits})",
-                "code",
-                emoji=[symbol for symbol, _ in event.emoji],
-                names=[name for _, name in event.emoji],
-                digits=event.digits,
-            )
-        case Connected():
-            output.tell(f"Connected with {call.peer}.", "connected")
-        case MediaState():
-            output.tell(describe_state(event), "media_state", **asdict(event))
-        case Text(text):
-            output.tell(f"{call.peer} writes: {harmless(text)}", "text", text=text)
-        case VideoAsked(video):
-            wish = "to see you" if video else "to go on without your picture"
-            output.tell(f"They would like {wish}.", "video_asked", video=video)
-        case FramesRefused(count):
-            output.tell(
-                f"{count} frames were not authentic and were dropped.",
-                "frames_refused",
-                count=count,
-            )
-        case Quality():
-            output.tell_programs("quality", **asdict(event))

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import anyio
 from cyclopts import Parameter
 
-from e2ecall.cli.conversation import CallFailedError, check, converse, tell_end
+from e2ecall.cli.conversation import CallFailedError, check, converse, tell
+from e2ecall.cli.happenings import describe_loss, describe_ringing
 from e2ecall.cli.media import NO_MEDIA, MediaOptions
 from e2ecall.cli.options import DEFAULT, Options, Plain
 from e2ecall.cli.output import Output, harmless, local_time
@@ -99,14 +100,14 @@ class Listener:
                 return
 
     def _announce(self, incoming: IncomingCall) -> None:
-        kind = "a video call" if incoming.wants_video else "a call"
         mark = "verified" if incoming.verified else "not verified"
         self.output.tell(
-            f"{incoming.caller} ({mark}): {kind}.",
+            f"{incoming.caller} ({mark}): {describe_ringing(incoming)}",
             "rings",
             caller=incoming.caller,
             verified=incoming.verified,
             wants_video=incoming.wants_video,
+            broken_off=incoming.broken_off,
         )
 
     async def _take(self, incoming: IncomingCall) -> None:
@@ -114,7 +115,7 @@ class Listener:
         if incoming.caller not in self.welcome and not await self._is_wanted(incoming):
             await incoming.decline()
             if call.ended is not None:
-                tell_end(call.ended, self.output)
+                tell(call.ended, call.peer, self.output)
             return
         with self.media.open(on_lost=self.output.device_lost) as media:
             with suppress(LocalProtocolError):  # given up meanwhile: the conversation tells
@@ -122,6 +123,7 @@ class Listener:
             ended = await converse(
                 self.me,
                 call,
+                screen=media.screen,
                 seconds=self.media.seconds,
                 terminal=self.terminal,
                 output=self.output,
@@ -172,20 +174,8 @@ async def _show_missed(me: Client, output: Output) -> None:
 
 async def _show_missing(me: Client, output: Output) -> None:
     async for event in me.missing():
-        if isinstance(event, MessagesSetAside):
-            output.tell(
-                f"The relay holds {event.count} messages back that this device could not take.",
-                "set_aside",
-                count=event.count,
-            )
-            continue
-        what = "1 message" if event.count == 1 else f"{event.count} messages"
-        output.tell(
-            f"{what} of {event.peer} never came: lost or withheld on the way.",
-            "missing",
-            peer=event.peer,
-            count=event.count,
-        )
+        name = "set_aside" if isinstance(event, MessagesSetAside) else "missing"
+        output.tell(describe_loss(event), name, **asdict(event))
 
 
 def _warn(error: CallFailedError) -> None:

@@ -4,18 +4,21 @@ How it is carried out is `e2ecall.client.calllife`; what is allowed, `e2ecall.pr
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from e2ecall.client import events as public
 from e2ecall.client.callcontrols import CallControls
 from e2ecall.client.callmedia import MediaChoice, keeps, release
 from e2ecall.client.iteration import Following
 from e2ecall.errors import LocalProtocolError
+from e2ecall.protocol.call_table import CallState
 from e2ecall.protocol.messages import LeaveReason
 
 if TYPE_CHECKING:
     from e2ecall.media.sinks import Sink
     from e2ecall.media.sources import AudioSource, VideoSource
+
+_RINGING: Final = frozenset({CallState.INVITED, CallState.AWAITING_REVEAL, CallState.ALERTING})
 
 
 class Call(CallControls):
@@ -29,6 +32,16 @@ class Call(CallControls):
     def peer(self) -> str:
         """The address of the other person."""
         return self._machine.remote.address
+
+    @property
+    def rings_here(self) -> bool:
+        """Callee: whether it rings, or is about to, and its user decides."""
+        return self._machine.state in _RINGING and not self._by_itself
+
+    @property
+    def wants_video(self) -> bool:
+        """Whether the call began with a camera of the caller's."""
+        return self._machine.offer.wants_video
 
     @property
     def sas(self) -> public.Sas | None:
@@ -67,7 +80,7 @@ class Call(CallControls):
         video: "VideoSource | None",
         output: "Sink | None",
     ) -> None:
-        """Say what to send and where to play; before the call is accepted."""
+        """Say what to send and where to play, before the call is accepted; `IncomingCall` does."""
         self._choice = MediaChoice(audio, video, output)
         self._wanted = replace(self._wanted, camera=video is not None, recording=keeps(output))
         if self._media is not None:
@@ -85,18 +98,27 @@ class IncomingCall:
     """Somebody calls: accept or decline, while it rings."""
 
     def __init__(
-        self, call: Call, *, verified: bool, wants_video: bool, other: Call | None = None
+        self, call: Call, *, verified: bool, broken_off: int, other: Call | None = None
     ) -> None:
         """Made by the client."""
         self._call = call
+        self._is_taken = False
         self.other = other
         """The call that goes on while this one rings, or None."""
         self.caller = call.peer
         """The caller's address; a relay that the user chose vouches for it."""
         self.verified = verified
         """Whether the caller's identity was compared before, by a spoken code."""
-        self.wants_video = wants_video
+        self.broken_off = broken_off
+        """How many calls this person broke off in the last ten minutes before the code was known.
+
+        Each was a guess at a code (CALL-08): where there are any, compare this one with care.
+        """
+
+    @property
+    def wants_video(self) -> bool:
         """Whether the caller wants to send video, and the user's rules let it be seen."""
+        return self._call.wants_video and not self._call.hides_pictures
 
     @property
     def call(self) -> Call:
@@ -117,10 +139,18 @@ class IncomingCall:
         sources belong to the call from here on, and are closed if it raises.
 
         Raises:
-            LocalProtocolError: the call is over already, for instance cancelled.
+            LocalProtocolError: the call is over already, for instance cancelled, or it was accepted
+                before; that changes nothing then.
         """
         try:
-            return await self._accept(audio, video, output, end_other=end_other)
+            if self._is_taken:
+                raise LocalProtocolError("this call was accepted already")
+            self._is_taken = True
+            try:
+                return await self._accept(audio, video, output, end_other=end_other)
+            except BaseException:
+                self._is_taken = False
+                raise
         except BaseException:
             release(audio, video)
             raise

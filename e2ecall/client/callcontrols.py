@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 
 from e2ecall.client.calllife import CallLife
-from e2ecall.errors import LocalProtocolError
+from e2ecall.client.callmedia import release
+from e2ecall.errors import E2ECallError, LocalProtocolError
 from e2ecall.protocol.controls import Controls
 from e2ecall.protocol.messages import Stream
 
@@ -50,11 +51,35 @@ class CallControls(CallLife):
             if self.has_media:
                 await self._apply_controls()
 
+    async def hold_to_rules(self, shows_pictures: bool, *, said: bool) -> None:
+        """REACH-15: follow what the user's rules say of the peer's pictures now.
+
+        ``said``: the user said it just now, and of nothing else. The client calls this.
+        """
+        changed = shows_pictures != self._shows_pictures
+        self._shows_pictures = shows_pictures
+        if not (changed or (said and not shows_pictures)):
+            return
+        self._hides_pictures = not shows_pictures  # also if what follows is cancelled
+        try:
+            await self.hide_peer(not shows_pictures)
+            if not shows_pictures:
+                await self._turn_pictures_off()
+        except E2ECallError:
+            if self._ended is None:
+                raise
+
+    async def _turn_pictures_off(self) -> None:
+        if self._wanted.camera:
+            await self.camera(False)
+        if self._wanted.screen:
+            await self.share_screen(None)
+
     async def camera(self, on: bool = True, source: "VideoSource | None" = None) -> None:
         """Turn the own camera off, which closes its source, or on, with a source.
 
         Without ``source`` the one before is opened once more, if it is `Repeatable`, as cameras and
-        files are.
+        files are. A source belongs to the call from here on, and is closed if this raises.
 
         Raises:
             LocalProtocolError: it is to be on, and there is no source and none to open once more.
@@ -63,11 +88,14 @@ class CallControls(CallLife):
         await self._show(Stream.CAMERA, on, source)
 
     async def switch_camera(self, source: "VideoSource") -> None:
-        """Send another picture as the camera's; the former source is closed."""
+        """Send another picture as the camera's; the former source is closed. Raises as `camera`."""
         await self.camera(True, source)
 
     async def share_screen(self, source: "VideoSource | None") -> None:
-        """Send a picture besides the camera's, or with None end that; the source is closed then."""
+        """Send a picture besides the camera's, or with None end that; the source is closed then.
+
+        It belongs to the call as that of `camera` does. Raises as `camera`.
+        """
         await self._show(Stream.SCREEN, source is not None, source)
 
     async def hold(self) -> None:
@@ -103,22 +131,29 @@ class CallControls(CallLife):
             await self.hide_peer(False)
 
     async def _show(self, stream: Stream, on: bool, source: "VideoSource | None") -> None:
-        if not on and source is not None:
-            raise LocalProtocolError("a picture that is turned off needs no source")
-        name = stream.name.lower()
-        async with self._controlling:
-            if on and source is None:
-                if getattr(self._wanted, name):
-                    return
-                source = await self._again(stream)
-            wanted = replace(self._wanted, **{name: on})
-            if on:
-                await self._change(wanted)
-            if source is not None:
-                self._shown[stream] = source
-            await self.media.show(stream, source)
-            if not on:
-                await self._change(wanted)
+        try:
+            if not on and source is not None:
+                raise LocalProtocolError("a picture that is turned off needs no source")
+            async with self._controlling:
+                if on and source is None:
+                    if getattr(self._wanted, stream.name.lower()):
+                        return
+                    source = await self._again(stream)
+                await self._exchange(stream, source)
+        except BaseException:
+            release(source)  # MEDIA-50
+            raise
+
+    async def _exchange(self, stream: Stream, source: "VideoSource | None") -> None:
+        """Send this picture, or none; what is let out anew is told first (CALL-31)."""
+        media = self.media
+        wanted = replace(self._wanted, **{stream.name.lower(): source is not None})
+        if source is not None:
+            await self._change(wanted)
+            self._shown[stream] = source
+        await media.show(stream, source)
+        if source is None:
+            await self._change(wanted)
 
     async def _again(self, stream: Stream) -> "VideoSource":
         """Open once more what was shown before; in a thread, as a camera takes a while."""

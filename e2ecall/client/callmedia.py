@@ -85,11 +85,16 @@ class CallMedia:
         return Stream.MICROPHONE in self._sources
 
     def use(self, choice: MediaChoice) -> None:
-        """Say what is sent, and where what is received goes."""
-        if choice.audio is not None:
-            self._sources[Stream.MICROPHONE] = choice.audio
-        if choice.video is not None:
-            self._sources[Stream.CAMERA] = choice.video
+        """Say what is sent, and where what is received goes; what was said before is closed."""
+        for stream, source in (
+            (Stream.MICROPHONE, choice.audio),
+            (Stream.CAMERA, choice.video),
+        ):
+            former = self._sources.pop(stream, None)
+            if former is not source:
+                release(former)
+            if source is not None:
+                self._sources[stream] = source
         self._sink = choice.output
 
     async def gather(

@@ -5,29 +5,28 @@ an Offer or a Cancel changes is decided at once when it comes in, and only then 
 """
 
 import logging
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from e2ecall.client.admission import Admission
 from e2ecall.client.call import Call, IncomingCall
 from e2ecall.client.calllink import CallLink
-from e2ecall.client.callmedia import CallMedia, MediaChoice, release
+from e2ecall.client.callmedia import CallMedia, MediaChoice
 from e2ecall.client.callrules import CallRules
-from e2ecall.client.history import History, PastCall
+from e2ecall.client.exchanges import Exchanges
+from e2ecall.client.history import History
 from e2ecall.client.home import Home
 from e2ecall.client.receiving import Opened
 from e2ecall.client.services import Services
 from e2ecall.errors import E2ECallError, LocalProtocolError, MediaError, Reason, RemoteProtocolError
-from e2ecall.io.store import Change, RecordKind
 from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_events import EndReason
 from e2ecall.protocol.call_exchange import CalleeSecrets, CallerSecrets
 from e2ecall.protocol.call_table import CallState
 from e2ecall.protocol.callkeys import Party
-from e2ecall.protocol.exchange_guard import ExchangeGuard
 from e2ecall.protocol.messages import CallMessage, Offer
 from relay.wire.messages import MediaTicket, Ticket
 from relay.wire.names import Address
@@ -68,7 +67,8 @@ class Calls:
     def __init__(self, services: Services, history: History, rules: CallRules) -> None:
         self._services = services
         self._history = history
-        self._rules = rules
+        self._admission = Admission(services, history, rules)
+        self._exchanges = Exchanges(services)
         self._call: Call | None = None
         self._second: Call | None = None
         self.waiting_allowed = False
@@ -100,7 +100,9 @@ class Calls:
         video: "VideoSource | None",
         output: "Sink | None",
     ) -> Call:
-        """Call somebody; see `Client.call`."""
+        """Call somebody; see `Client.call`, which closes the sources where this raises."""
+        if self._closed:
+            raise LocalProtocolError("this client is closed")
         if self._placing is not None or not self._may_place():
             raise LocalProtocolError("there is a call already", hint="hang up, or hold it, first")
         self._services.sessions.check_identity(address)
@@ -113,7 +115,6 @@ class Calls:
         except BaseException:
             if placing.call is not None:
                 placing.call.leave()
-            release(audio, video)
             raise
         finally:
             self._placing = None
@@ -126,7 +127,7 @@ class Calls:
         try:
             if not isinstance(message, Offer):
                 self._take_other(opened, message)
-            elif self._is_called(opened) or self._rings(opened, message):
+            elif self._is_called(opened) or self._admission.rings(opened, message):
                 self._take_offer(opened, message, home)
         except RemoteProtocolError as error:
             _log.info("an offer was refused: %s", error.reason)
@@ -138,6 +139,19 @@ class Calls:
         for call in self._alive():
             if call.peer == str(address):
                 call.leave()
+
+    async def hold_to_rules(self, who: Address | None = None, *, pictures: bool = False) -> None:
+        """REACH-15: let what the user says of people hold in the calls that go on.
+
+        ``pictures``: just now it was said whose are seen, of ``who`` or, if None, of everybody.
+        """
+        for call in self._alive():
+            peer = Address.parse(call.peer)
+            if call.rings_here and not self._admission.lets_in(peer, wants_video=call.wants_video):
+                call.leave()
+            elif call.ended is None:
+                said = pictures and who in (None, peer)
+                await call.hold_to_rules(self._admission.shows(peer), said=said)
 
     async def close(self) -> None:
         """Hang up, then release; in bounded time, also when cancelled."""
@@ -237,19 +251,6 @@ class Calls:
             called.add(str(self._placing.address))
         return opened.proven and str(opened.peer) in called
 
-    def _rings(self, opened: Opened, offer: Offer) -> bool:
-        """Tell whether this call rings: never one of who only claims a name."""
-        contact = self._services.sessions.contacts.get(opened.peer)
-        video = offer.wants_video
-        known = not contact.is_stranger or self._rules.is_welcome(contact, wants_video=video)
-        if not opened.proven or not (known or self._services.account.strangers_ring):
-            return False
-        if self._rules.rings(contact, wants_video=video):  # REACH-12 MUST
-            return True
-        if known:
-            self._note_missed(opened, offer, EndReason.NO_ANSWER)
-        return False
-
     def _take_offer(self, opened: Opened, offer: Offer, home: Home) -> None:
         # Its age is told by the time of day; from here on that has no say (CALL-13).
         age = self._services.clock() - opened.payload.sent_at_ms / 1000
@@ -260,7 +261,7 @@ class Calls:
             )
         except RemoteProtocolError as error:
             if error.reason is Reason.EXPIRED and age > 0:
-                self._note_missed(opened, offer, EndReason.NO_ANSWER)
+                self._admission.note_missed(opened, offer, EndReason.NO_ANSWER)
             raise
         placing = self._placing
         glare = {call: call.glare(offer, opened.remote) for call in self._alive()}
@@ -276,7 +277,7 @@ class Calls:
         elif placing is None and (not glare or self._may_wait()):
             call = self._adopt(machine, MediaChoice())
         else:
-            self._note_missed(opened, offer, EndReason.BUSY)
+            self._admission.note_missed(opened, offer, EndReason.BUSY)
             self._refuse_busy(opened.peer, machine)
             return
         if placing is not None:
@@ -289,8 +290,9 @@ class Calls:
             if call.rang:
                 await self._await_alert(call, opened, offer)
         except RemoteProtocolError as error:
+            # CALL-08: it stands among the missed calls as what it is.
             _log.info("an offer was refused: %s", error.reason)
-            call.fail(EndReason.CONNECTION_LOST)
+            call.fail(EndReason.NOT_AUTHENTIC)
         except E2ECallError as error:
             _log.warning("a call could not be taken: %s", type(error).__name__)
             call.fail(EndReason.CONNECTION_LOST)
@@ -312,7 +314,7 @@ class Calls:
         call.fetch_ticket = lambda: home.line.request(MediaTicket(), Ticket)
         call.check_home = home.line.check
         secrets = CalleeSecrets.generate(offer)
-        self._guard(peer).start(offer.call_id, self._services.clock())  # before it costs anything
+        self._exchanges.check(peer, offer.call_id)  # before it costs anything
         call.attach(await self._services.open_link(peer, at=self._services.endpoint))
         with call.preparing:
             ticket = await home.line.request(MediaTicket(), Ticket)
@@ -321,48 +323,35 @@ class Calls:
             # CALL-08: stored before the Ringing leaves, and not earlier: an Offer that is taken
             # back before it was answered is no guess.
             counted = True
-            await self._change_guard(
-                peer, lambda guard: guard.start(offer.call_id, self._services.clock())
-            )
+            await self._exchanges.start(peer, offer.call_id)
             call.ring(ticket, secrets)
             self._start(call)
         if counted and not call.rang:
-            await self._finish_exchange(peer, offer)
+            await self._exchanges.finish(peer, offer.call_id)
         if call.by_itself and call not in self._running:
             await call.say_goodbye()  # hung up already, by who had placed it
 
     async def _await_alert(self, call: Call, opened: Opened, offer: Offer) -> None:
         await call.alerting.wait()
         if call.ended is None:
-            await self._finish_exchange(opened.peer, offer)
+            await self._exchanges.finish(opened.peer, offer.call_id)
             if not call.by_itself:
-                self._announce(call, opened, offer)
+                self._announce(call, opened)
 
-    def _announce(self, call: Call, opened: Opened, offer: Offer) -> None:
+    def _announce(self, call: Call, opened: Opened) -> None:
+        self._admission.rang(opened.peer)
         ringing = IncomingCall(
             call,
             verified=self._services.sessions.contacts.is_verified(
                 opened.peer, opened.remote.identity_key
             ),
-            wants_video=offer.wants_video and not call.hides_pictures,
+            broken_off=self._exchanges.count(opened.peer),
             other=self._live if call is self._second else None,
         )
         try:
             self._send_incoming.send_nowait(ringing)
         except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
             call.leave()  # nobody takes calls here
-
-    def _note_missed(self, opened: Opened, offer: Offer, reason: EndReason) -> None:
-        """Note a call that could not ring (HISTORY-03)."""
-        began = min(opened.payload.sent_at_ms / 1000, self._services.clock())
-        past = PastCall(str(opened.peer), False, began, 0.0, reason, offer.wants_video)
-        self._services.tasks.start_soon(self._note, past)
-
-    async def _note(self, past: PastCall) -> None:
-        try:
-            await self._history.note(past)
-        except E2ECallError as error:
-            _log.warning("a missed call could not be noted: %s", type(error).__name__)
 
     def _refuse_busy(self, peer: Address, machine: protocol.Call) -> None:
         if self._answering_busy < _MAX_BUSY:
@@ -389,13 +378,11 @@ class Calls:
         self, machine: protocol.Call, choice: MediaChoice, *, by_itself: bool = False
     ) -> Call:
         """Make a call: the one, or the second beside the one that lives."""
-        peer = self._services.sessions.contacts.get(Address.parse(machine.remote.address))
         call = Call(
             machine,
             choice,
             by_itself=by_itself,
-            # REACH-12: who calls with a picture, or asks for one, wants to see.
-            hides_pictures=choice.video is None and not self._rules.allows(peer, video=True),
+            shows_pictures=self._admission.shows(Address.parse(machine.remote.address)),
             confirm=self._confirm,
             clock=self._services.steady,
             began=self._services.clock(),
@@ -428,6 +415,8 @@ class Calls:
         try:
             await call.run()
         finally:
+            if call.was_taken:
+                self._admission.taken(Address.parse(call.peer))
             self._forget(call)
 
     async def _drop(self, call: Call) -> None:
@@ -458,25 +447,6 @@ class Calls:
     async def _confirm(self, remote: Party) -> None:
         peer = Address.parse(remote.address)
         await self._services.sessions.confirm(peer, remote.identity_key)
-
-    def _guard(self, peer: Address) -> ExchangeGuard:
-        stored = self._services.store.get(RecordKind.GUARD, str(peer).encode())
-        return ExchangeGuard.from_bytes(stored) if stored else ExchangeGuard()
-
-    async def _finish_exchange(self, peer: Address, offer: Offer) -> None:
-        await self._change_guard(peer, lambda guard: guard.finish(offer.call_id))
-
-    async def _change_guard(
-        self, peer: Address, change: Callable[[ExchangeGuard], ExchangeGuard]
-    ) -> None:
-        """Store what ``change`` makes of the guard; raises what it raises.
-
-        The end of one exchange and the beginning of the next must not undo each other.
-        """
-        async with self._services.account.lock:
-            guard = change(self._guard(peer))
-            record = Change(RecordKind.GUARD, str(peer).encode(), guard.to_bytes())
-            await self._services.store.write([record])
 
 
 async def _release(link: CallLink, media: CallMedia | None) -> None:

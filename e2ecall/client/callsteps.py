@@ -85,7 +85,7 @@ class CallSteps:
         choice: MediaChoice = _NO_MEDIA,
         *,
         by_itself: bool = False,
-        hides_pictures: bool = False,
+        shows_pictures: bool = True,
         confirm: Callable[[Party], Awaitable[None]],
         clock: Callable[[], float],
         began: float,
@@ -93,7 +93,8 @@ class CallSteps:
     ) -> None:
         """Made by the client. ``by_itself`` is for the callee after glare, who accepts at once.
 
-        ``clock`` is what the protocol is told, and cannot be set; ``began`` is the time of day.
+        ``shows_pictures`` is whether the user's rules let the peer's pictures in. ``clock`` is what
+        the protocol is told, and cannot be set; ``began`` is the time of day.
         """
         self._note = note
         self._began = began
@@ -103,7 +104,9 @@ class CallSteps:
         self._shown: dict[Stream, VideoSource] = {}  # the last of each, to be opened once more
         self._wanted = Controls(camera=choice.video is not None, recording=keeps(choice.output))
         self._peer_muted = False
-        self._hides_pictures = hides_pictures
+        self._shows_pictures = shows_pictures
+        # REACH-13: who calls with a picture, or asks for one, wants to see.
+        self._hides_pictures = choice.video is None and not shows_pictures
         self._controlling = anyio.Lock()
         self._by_itself = by_itself
         self._link: CallLink | None = None
@@ -124,6 +127,7 @@ class CallSteps:
         self._remote_candidates: tuple[Candidate, ...] = ()
         self._gathered = False
         self._rang = False
+        self._was_taken = False
         self._life = anyio.CancelScope()
         self._goodbye = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
@@ -194,6 +198,11 @@ class CallSteps:
         return self._rang
 
     @property
+    def was_taken(self) -> bool:
+        """Callee: whether the call was accepted."""
+        return self._was_taken
+
+    @property
     def hides_pictures(self) -> bool:
         """Whether what the peer's camera and screen show is not shown here."""
         return self._hides_pictures
@@ -235,6 +244,7 @@ class CallSteps:
             candidates=self._candidates,
             now=self._clock(),
         )
+        self._was_taken = True
         self._pump()
 
     def glare(self, offer: Offer, sender: Party) -> protocol.Glare:

@@ -273,7 +273,7 @@ async def test_broken_off_in_glare(people, monkeypatch):
             first[:] = [b"\x80", b"\x00"]
             mine, theirs = await crossing(monkeypatch, (victim, {}), (eve, {}))
             await until(theirs, e2ecall.Ringing)
-            assert victim._calls._guard(Address.parse(eve.address)).count(clock()) == tries + 1
+            assert victim._calls._exchanges.count(Address.parse(eve.address)) == tries + 1
             clock.ahead += 11
             assert await ended(mine) == (EndReason.NOT_AUTHENTIC, False)
             assert await ended(theirs) == (EndReason.PEER_FAILED, True)

@@ -54,7 +54,7 @@ async def settled(condition):
 
 def unfinished(client, peer):
     """Return how many exchanges ``client`` counts for ``peer``."""
-    return client._calls._guard(Address.parse(peer.address)).count(time.time())
+    return client._calls._exchanges.count(Address.parse(peer.address))
 
 
 # The end of a call.
@@ -169,7 +169,7 @@ async def test_an_offer_too_many_opens_nothing(people, monkeypatch):
         peer = Address.parse(alice.address)
         for number in range(3):
             call_id = bytes([number]) * 16
-            await bob._calls._change_guard(peer, lambda g, i=call_id: g.start(i, time.time()))
+            await bob._calls._exchanges.start(peer, call_id)
         call = await alice.call(bob.address)
         await settled(lambda: bob._calls._call is None)
         assert bob._services not in opened
@@ -179,17 +179,13 @@ async def test_an_offer_too_many_opens_nothing(people, monkeypatch):
 async def test_exchanges_that_end_and_begin_at_once_are_both_counted(people):
     """CALL-08: two changes of one peer's count, made at the same moment, do not undo each other."""
     async with people() as (alice, bob):
-        peer, calls_of = Address.parse(bob.address), alice._calls
+        peer, exchanges = Address.parse(bob.address), alice._calls._exchanges
         first, second = os.urandom(16), os.urandom(16)
-        await calls_of._change_guard(peer, lambda guard: guard.start(first, time.time()))
+        await exchanges.start(peer, first)
         async with anyio.create_task_group() as tasks:
-            begin, end = (
-                lambda guard: guard.start(second, time.time()),
-                lambda guard: guard.finish(first),
-            )
-            tasks.start_soon(calls_of._change_guard, peer, begin)
-            tasks.start_soon(calls_of._change_guard, peer, end)
-        guard = calls_of._guard(peer)
+            tasks.start_soon(exchanges.start, peer, second)
+            tasks.start_soon(exchanges.finish, peer, first)
+        guard = exchanges.guard(peer)
         assert [entry.call_id for entry in guard.unfinished] == [second]
         assert guard.rung == (first, second)
 

@@ -8,6 +8,7 @@ from e2ecall import EndReason, Policy
 from e2ecall.protocol.messages import Stream
 from tests.integration.people import (
     PATIENCE,
+    caught_up,
     ended,
     frames,
     media,
@@ -31,8 +32,7 @@ async def known(caller, callee):
 async def does_not_ring(caller, callee, **arguments):
     """Place a call that the callee lets not in; what tells is a text that comes behind it."""
     call = await caller.call(callee.address, **arguments)
-    await caller.message(callee.address, "did it ring?")
-    await texts(callee, 1)
+    await caught_up(caller, callee)
     assert callee._calls._call is None
     assert call.sas is None  # no Ringing came
     await call.hangup()

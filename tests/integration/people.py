@@ -61,6 +61,16 @@ async def texts(client, count):
     return taken
 
 
+async def caught_up(sender, receiver):
+    """Send a text and wait for it: what ``sender`` sent before that has been taken then."""
+    text = f"text {next(_numbers)}"
+    await sender.message(receiver.address, text)
+    with anyio.fail_after(PATIENCE):
+        async for message in receiver.messages():
+            if message.text == text:
+                return
+
+
 async def until(call: Call, kind, within=PATIENCE):
     """Return the next event of this kind; those before it are dropped."""
     seen = []

@@ -8,18 +8,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum, unique
 from typing import Final
 
-from e2ecall.cli.conversation import describe_end, describe_state
+from e2ecall.cli.happenings import describe
 from e2ecall.cli.output import harmless
 from e2ecall.client import (
     CallEvent,
     Connected,
     Ended,
     FirstVideo,
-    FramesRefused,
     MediaState,
     Quality,
-    Reconnected,
-    Reconnecting,
     Ringing,
     Sas,
     Text,
@@ -29,6 +26,10 @@ from e2ecall.protocol.controls import Controls
 
 MAX_LINES: Final = 200
 """Lines of a call that are kept to be shown; a peer can write as many as it likes."""
+
+
+_SHOWN: Final = (Ringing, Sas, Connected, Text, Quality)
+"""What has a place of its own on the screen, and so no line."""
 
 
 @unique
@@ -77,6 +78,8 @@ class CallModel:
 
     def take(self, event: CallEvent, now: float) -> None:
         """Follow an event of the call."""
+        if (said := self._said(event)) is not None:
+            self.say(said)
         match event:
             case Ringing():
                 self.status = "It rings"
@@ -85,39 +88,27 @@ class CallModel:
             case Connected():
                 self.status, self.connected_at = "Connected", now
             case MediaState():
-                if event != self.known_state:
-                    self.say(describe_state(event))
                 self.theirs = event
             case Text(text):
                 self.say(text, self.peer)
             case Quality():
                 self.quality = event
             case Ended():
-                self.ended, self.status = event, describe_end(event)
-                self.say(self.status)
+                self.ended, self.status = event, describe(event, self.peer) or ""
             case FirstVideo():
                 self.theirs = replace(self.known_state, camera=True)
-                self.say("Their picture is here.")
-            case _:
-                self.say(_happening(event))
 
     @property
     def known_state(self) -> MediaState:
         """What the peer sends: what it said last, or what every call begins with."""
         return self.theirs or MediaState(muted=False, camera=False)
 
-
-def _happening(event: VideoAsked | FramesRefused | Reconnecting | Reconnected) -> str:
-    match event:
-        case Reconnecting():
-            return "The connection is lost; another way is tried."
-        case Reconnected():
-            return "The connection is back."
-        case VideoAsked(video):
-            wish = "to see you: v turns your camera on" if video else "to go on without picture"
-            return f"They would like {wish}."
-        case FramesRefused(count):
-            return f"{count} frames were not authentic and were dropped."
+    def _said(self, event: CallEvent) -> str | None:
+        """Return the line for an event, where it gets one."""
+        if isinstance(event, _SHOWN) or event == self.known_state:
+            return None
+        said = describe(event, self.peer)
+        return f"{said} v turns your camera on." if event == VideoAsked(video=True) else said
 
 
 def quality_line(quality: Quality | None) -> str:

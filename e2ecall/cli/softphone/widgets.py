@@ -10,6 +10,7 @@ from typing import Final
 
 from rich.text import Text
 
+from e2ecall.cli.happenings import describe_guesses
 from e2ecall.cli.softphone.model import CallModel, Line, Verdict, quality_line
 from e2ecall.cli.softphone.phone import clock
 from e2ecall.client import IncomingCall
@@ -93,6 +94,8 @@ def ringing_text(incoming: IncomingCall) -> Text:
         text.append("✔ verified: this identity was compared before", "green")
     else:
         text.append("not verified: compare the code when you talk", "yellow")
+    if warning := describe_guesses(incoming):
+        text.append(f"\n\n{warning}", "bold yellow")
     if incoming.other is not None:
         text.append(f"\n\nYou are talking to {incoming.other.peer}.")
     return text
