@@ -53,7 +53,12 @@ async def _call(me: Client, name: str | None, options: MediaOptions, output: Out
         PROGRESS.say(None)
         output.tell(f"Calling {placed.peer}.", "calling", peer=placed.peer)
         ended = await converse(
-            me, placed, seconds=options.seconds, terminal=Terminal(), output=output
+            me,
+            placed,
+            screen=media.screen,
+            seconds=options.seconds,
+            terminal=Terminal(),
+            output=output,
         )
     check(ended, placed.peer)
 

@@ -6,7 +6,7 @@ from e2ecall.client import Client
 
 
 def contacts(*, options: Options = DEFAULT) -> None:
-    """List everybody you talked to, and whether you compared codes with them."""
+    """List everybody you talked to, what you decided about them, and whether you compared codes."""
     access, output = options.access(), options.output()
 
     async def show(me: Client) -> None:
@@ -31,4 +31,4 @@ def contacts(*, options: Options = DEFAULT) -> None:
                 video=contact.video,
             )
 
-    run(access.open, show)
+    run(access.open_offline, show)

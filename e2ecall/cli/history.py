@@ -1,6 +1,8 @@
 """``e2ecall history``: the calls that were, and whether they are noted."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from e2ecall.cli.options import DEFAULT, Options
 from e2ecall.cli.output import Output, local_time
@@ -11,13 +13,14 @@ from e2ecall.errors import LocalProtocolError
 
 def history(
     *,
-    clear: bool = False,
+    clear: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     keep: Literal["on", "off"] | None = None,
     options: Options = DEFAULT,
 ) -> None:
-    """List your past calls, the latest last, also those that you missed while you were away.
+    """List your past calls, the latest last, with those that you missed.
 
-    They are kept in the encrypted store, and nowhere else.
+    They are kept in the encrypted store, and nowhere else. What came while you were away is among
+    them once `e2ecall listen` has run.
 
     Parameters
     ----------
@@ -42,7 +45,7 @@ def history(
             for past in reversed(me.history()):
                 _tell(past, output)
 
-    run(access.open, do)
+    run(access.open_offline, do)
 
 
 def _tell(past: PastCall, output: Output) -> None:

@@ -54,6 +54,13 @@ class MediaOptions:
             "turns it on and off."
         ),
     ] = None
+    screen: Annotated[
+        str | None,
+        Parameter(
+            help="Share this from the moment on at which you are connected: `default` is your "
+            "screen, anything else a film. On the screen of a call a key turns it on and off."
+        ),
+    ] = None
     record: Annotated[
         Path | None,
         Parameter(
@@ -81,15 +88,23 @@ class MediaOptions:
         with self.open():
             pass
 
-    def open_camera(self) -> "VideoSource":
+    def open_camera(self, on_lost: Callable[[str], None] | None = None) -> "VideoSource":
         """Open what is sent where the user turns the camera on in a call.
+
+        ``on_lost`` is told that it went away, by any thread.
 
         Raises:
             MediaError: it cannot be opened.
         """
         from e2ecall.cli.opened import open_picture
 
-        return open_picture(self)
+        return open_picture(self, on_lost)
+
+    def open_screen(self, on_lost: Callable[[str], None] | None = None) -> "VideoSource":
+        """Open what is shared where the user shares their screen in a call; see `open_camera`."""
+        from e2ecall.cli.opened import open_screen
+
+        return open_screen(self, on_lost)
 
     @contextmanager
     def open(

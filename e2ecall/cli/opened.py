@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from e2ecall.cli.media import DEFAULT_DEVICE, NO_DEVICE, MediaOptions
 from e2ecall.errors import MediaError
-from e2ecall.media.capture import Camera
+from e2ecall.media.capture import Camera, Screen
 from e2ecall.media.playback import FileAudio, FileVideo
 from e2ecall.media.recorder import RecorderSink
 from e2ecall.media.sinks import Sink, TeeSink
@@ -24,6 +24,7 @@ class Media:
 
     audio: AudioSource | None = None
     video: VideoSource | None = None
+    screen: VideoSource | None = None
     output: Sink | None = None
     notes: tuple[str, ...] = ()
     """What the user should know: which devices were looked for in vain."""
@@ -44,11 +45,14 @@ def open_media(options: MediaOptions, *, live: bool, on_lost: Lost | None) -> It
         video = open_picture(options, on_lost) if options.video or options.camera else None
         if video is not None:
             stack.callback(video.close)
+        screen = None if options.screen is None else open_screen(options, on_lost)
+        if screen is not None:
+            stack.callback(screen.close)
         speaker = _device(options.speaker, Speaker, live, on_lost, notes)
         if speaker is not None:
             stack.callback(speaker.stop)
         recorder = None if options.record is None else RecorderSink(_free(options.record))
-        yield Media(audio, video, _both(speaker, recorder), tuple(notes))
+        yield Media(audio, video, screen, _both(speaker, recorder), tuple(notes))
 
 
 def open_picture(options: MediaOptions, on_lost: Lost | None = None) -> VideoSource:
@@ -60,6 +64,17 @@ def open_picture(options: MediaOptions, on_lost: Lost | None = None) -> VideoSou
     if options.video is not None:
         return FileVideo(options.video)
     return Camera(_name(options.camera), on_lost=on_lost)
+
+
+def open_screen(options: MediaOptions, on_lost: Lost | None = None) -> VideoSource:
+    """Open the film or the screen that is shared.
+
+    Raises:
+        MediaError: it cannot be opened.
+    """
+    if options.screen in {None, DEFAULT_DEVICE}:
+        return Screen(on_lost=on_lost)
+    return FileVideo(options.screen)
 
 
 def _device(

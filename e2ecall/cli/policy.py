@@ -21,31 +21,28 @@ _MEANINGS: Final = {
     Policy.CONTACTS: "Only people you called, answered or wrote to can reach you.",
     Policy.NOBODY: "Nobody can call you or send you messages.",
 }
-_CALLS: Final = {
-    Policy.EVERYONE: "rings for everyone of those",
-    Policy.CONTACTS: "rings for contacts",
-    Policy.NOBODY: "rings for nobody",
+_OF_THOSE: Final = {
+    Policy.EVERYONE: "all of those",
+    Policy.CONTACTS: "contacts",
+    Policy.NOBODY: "nobody",
 }
-_PICTURES: Final = {
-    Policy.EVERYONE: "everyone of those is seen",
-    Policy.CONTACTS: "contacts are seen",
-    Policy.NOBODY: "nobody is seen",
-}
+_NARROWEST_FIRST: Final = (Policy.NOBODY, Policy.CONTACTS, Policy.EVERYONE)
 
 
 def policy(
     who: Who | None = None,
     /,
     *,
-    first_call: Literal["rings", "waits"] = "rings",
+    first_call: Literal["rings", "waits"] | None = None,
     audio: Who | None = None,
     video: Who | None = None,
     options: Options = DEFAULT,
 ) -> None:
     """Choose who can call you and send you messages, or show what is chosen.
 
-    Your relay enforces the first. It cannot see who calls, so what follows from --audio and --video
-    is done here, and callers are not told: nobody answers, or they are heard and not seen.
+    What is left out stays as it is. Your relay enforces WHO. It cannot see who calls, so what
+    follows from --first-call, --audio and --video is done here, and callers are not told: nobody
+    answers, or they are heard and not seen.
 
     Parameters
     ----------
@@ -56,23 +53,29 @@ def policy(
         With everyone: whether the call of somebody whom you never called or wrote to rings, or
         waits as a request among your contacts.
     audio
-        Of those, whose calls ring.
+        Of those, whose calls with sound alone ring. A call with pictures also rings where --video
+        lets its caller in: so that no call rings at all, say nobody to both.
     video
-        Of those, whose pictures are seen. A call with pictures of others rings as one without.
+        Of those, whose pictures are seen. A call with pictures of somebody else rings as one
+        without, if --audio lets its caller in.
     """
     access, output = options.access(), options.output()
 
     async def choose(me: Client) -> None:
-        if who is not None:
-            await me.set_policy(_POLICIES[who], strangers_ring=first_call == "rings")
+        if who is not None or first_call is not None:
+            now = me.reachability
+            rings = now.strangers_ring if first_call is None else first_call == "rings"
+            wanted = now.policy if who is None else _POLICIES[who]
+            await me.set_policy(wanted, strangers_ring=rings)
         if audio is not None or video is not None:
             await me.set_call_policy(
                 audio=audio and _POLICIES[audio], video=video and _POLICIES[video]
             )
         _show(me, output)
 
-    opening = access.open if who is not None else access.open_offline
-    run(opening, choose, doing="Telling the relay")
+    tells_relay = who is not None or first_call is not None
+    opening = access.open if tells_relay else access.open_offline
+    run(opening, choose, doing="Telling the relay" if tells_relay else None)
 
 
 def _show(me: Client, output: Output) -> None:
@@ -80,8 +83,8 @@ def _show(me: Client, output: Output) -> None:
     text = _MEANINGS[now.policy]
     if now.policy is Policy.EVERYONE and not now.strangers_ring:
         text += " First calls wait as requests."
-    if {now.audio, now.video} != {Policy.EVERYONE}:
-        text += f" A call {_CALLS[now.audio]}; {_PICTURES[now.video]}."
+    if now.policy is not Policy.NOBODY and {now.audio, now.video} != {Policy.EVERYONE}:
+        text += f" {_describe_calls(now.audio, now.video)}"
     output.tell(
         text,
         "policy",
@@ -89,4 +92,15 @@ def _show(me: Client, output: Output) -> None:
         first_call="rings" if now.strangers_ring else "waits",
         audio=_NAMES[now.audio],
         video=_NAMES[now.video],
+    )
+
+
+def _describe_calls(audio: Policy, video: Policy) -> str:
+    """Say whose calls ring, and whose pictures are seen, of those who can reach the account."""
+    rings, seen = _OF_THOSE[audio], _OF_THOSE[video]
+    if _NARROWEST_FIRST.index(video) <= _NARROWEST_FIRST.index(audio):
+        return f"Calls of {rings} ring; pictures of {seen} are seen."
+    return (
+        f"Calls with sound alone ring if they are of {rings}, calls with pictures if they are of "
+        f"{seen}; pictures of {seen} are seen."
     )

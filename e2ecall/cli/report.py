@@ -1,5 +1,9 @@
 """``e2ecall report``: tell the abuse contact of somebody's relay about them."""
 
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from e2ecall.cli.options import DEFAULT, Options
 from e2ecall.cli.running import run
 from e2ecall.client import Client
@@ -9,13 +13,14 @@ def report(
     name: str,
     /,
     *,
-    message: tuple[str, ...] = (),
-    note: str = "",
+    message: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
+    note: Annotated[str, Parameter(show_default=False, help="What you want to say about it.")] = "",
     options: Options = DEFAULT,
 ) -> None:
     """Report somebody to whoever deals with abuse at their relay. They are not told.
 
-    The report is encrypted. It shows your address, theirs, and what you write here: nothing else.
+    The report is encrypted. It shows your address, theirs with the digits of their identity, and
+    what you write here: nothing else.
 
     Parameters
     ----------
@@ -23,9 +28,6 @@ def report(
         Whom to report: a username, or name@relay if they are at another relay.
     message
         A message of theirs that you want to show. Can be given several times.
-
-    Note:
-        What you want to say about it.
     """
     access, output = options.access(), options.output()
 

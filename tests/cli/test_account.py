@@ -52,9 +52,13 @@ def test_wrong_passphrase(e2ecall, alice, folder):
 
 def test_another_relay(e2ecall, alice):
     """An account is not shown to another relay than its own."""
-    done = e2ecall("contacts", *alice.options, "--relay", "ws://127.0.0.1:9")
+    elsewhere = ["--relay", "ws://127.0.0.1:9"]
+    done = e2ecall("message", "bobby", "hello", *alice.options, *elsewhere)
     assert done.code == 1
     assert "is not an account of 127.0.0.1:9" in done.stderr
+    # What is in the store needs no relay.
+    for command in ("contacts", "history", "policy"):
+        assert e2ecall(command, *alice.options, *elsewhere).code == 0
 
 
 def test_bad_authorities(e2ecall, alice, passphrase_file):
@@ -106,7 +110,20 @@ def test_policy(e2ecall, alice):
     assert e2ecall("policy", "everyone", *alice.options).stdout.startswith("Everyone can")
     e2ecall("policy", "--audio", "contacts", "--video", "nobody", *alice.options)
     shown = e2ecall("policy", *alice.options).stdout
-    assert shown.endswith("A call rings for contacts; nobody is seen.\n")
+    assert shown.endswith("Calls of contacts ring; pictures of nobody are seen.\n")
+    shown = e2ecall("policy", "--audio", "nobody", "--video", "contacts", *alice.options).stdout
+    assert shown.endswith(
+        "Calls with sound alone ring if they are of nobody, calls with pictures if they are of "
+        "contacts; pictures of contacts are seen.\n"
+    )
+    shown = e2ecall("policy", "--first-call", "waits", *alice.options).stdout
+    assert "First calls wait as requests." in shown
+    assert e2ecall("policy", "contacts", *alice.options, "--json").events == [
+        {"event": "policy", "policy": "contacts", "first_call": "waits"}
+        | {"audio": "nobody", "video": "contacts"}
+    ]
+    shown = e2ecall("policy", "nobody", *alice.options).stdout
+    assert shown == "Nobody can call you or send you messages.\n"
 
 
 def test_allow(e2ecall, alice):

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from e2ecall.cli.conversation import _ENDS
+from e2ecall.cli.happenings import ENDS
 from e2ecall.protocol.call_events import EndReason
 
 from .conftest import GRAY
@@ -52,6 +52,7 @@ def test_call_with_files(start, e2ecall, alice, bob, film, tmp_path):
     assert listening.named("ended") == [{"event": "ended", "reason": "hangup", "by_peer": True}]
     assert listening.named("rings") == [
         {"event": "rings", "caller": alice.address, "verified": False, "wants_video": True}
+        | {"broken_off": 0}
     ]
     assert listening.named("video")
     assert not calling.named("video")
@@ -149,4 +150,4 @@ def test_another_code(start, bob, carol):
 
 def test_ends():
     """Every end of a call has words for people."""
-    assert set(_ENDS) == set(EndReason)
+    assert set(ENDS) == set(EndReason)

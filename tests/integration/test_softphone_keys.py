@@ -1,8 +1,10 @@
 """Keys at the softphone while calls come and go by themselves: its screen, and real calls."""
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
+import numpy as np
 import pytest
 
 import e2ecall
@@ -11,7 +13,10 @@ from e2ecall.cli.softphone import settling
 from e2ecall.cli.softphone.app import PhoneApp
 from e2ecall.cli.softphone.phone import Phone
 from e2ecall.cli.softphone.ringing import RingingScreen
-from tests.integration.people import PATIENCE, ended, person, until
+from e2ecall.media.files import write_movie
+from e2ecall.protocol.messages import Stream
+from e2ecall.testing import CollectingSink
+from tests.integration.people import PATIENCE, ended, frames, person, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -22,10 +27,10 @@ QUIET = MediaOptions(microphone="off", speaker="off")  # no test listens to the 
 
 
 @asynccontextmanager
-async def softphone(client):
+async def softphone(client, options=QUIET):
     """Give the phone of a person, its screen, and what presses keys there."""
     async with anyio.create_task_group() as tasks:
-        phone = Phone(client, QUIET, tasks)
+        phone = Phone(client, options, tasks)
         tasks.start_soon(phone.take_calls)
         app = PhoneApp(phone)
         async with app.run_test(size=(110, 32)) as pilot:
@@ -53,8 +58,8 @@ def shows(phone, peer):
     )
 
 
-async def answered(caller, phone, app, press):
-    call = await caller.call(phone.me.address)
+async def answered(caller, phone, app, press, **sent):
+    call = await caller.call(phone.me.address, **sent)
     await becomes(lambda: rings(app))
     await press("a")
     await until(call, e2ecall.Connected)
@@ -154,3 +159,34 @@ async def test_keys_while_a_call_is_taken(people, tmp_path, relay, monkeypatch):
         assert await ended(second) == (e2ecall.EndReason.DECLINED, True)
         await becomes(lambda: len(phone.calls) == 1)
         assert first.ended is None
+
+
+@pytest.mark.parametrize("from_the_beginning", [False, True])
+async def test_the_screen_is_shared_by_a_key(people, tmp_path, from_the_beginning):
+    """CALL-31: a key shares the screen beside the camera and ends that, and each is told."""
+    film, grey = tmp_path / "film.mp4", np.full((540, 640), 128, np.uint8)
+    write_movie(film, ((n / 30, grey) for n in range(300)), np.zeros((960, 2), np.int16), 0.0)
+    options = replace(QUIET, screen=str(film))
+    async with people() as (alice, bob), softphone(bob, options) as (phone, app, press):
+        seen = CollectingSink()
+        if not from_the_beginning:  # then what is shared by the key is the same film
+            phone.options = replace(options, screen=None)
+        call = await answered(alice, phone, app, press, output=seen)
+        conversation = phone.current
+        if not from_the_beginning:
+            assert not conversation.model.own.screen
+            conversation._options = options
+            await press("p")
+        await becomes(lambda: conversation.model.own.screen)
+        await frames(seen, Stream.SCREEN, 5)
+        assert not seen.of(Stream.CAMERA)
+        await press("p")
+        await becomes(lambda: not conversation.model.own.screen)
+        said = [await until(call, e2ecall.MediaState)]
+        while said[-1].screen or not any(state.screen for state in said):
+            said.append(await until(call, e2ecall.MediaState))
+        await press("p")
+        assert (await until(call, e2ecall.MediaState)).screen
+        await frames(seen, Stream.SCREEN, len(seen.of(Stream.SCREEN)) + 5)
+        await call.hangup()
+        await becomes(lambda: phone.current is None)

@@ -23,7 +23,7 @@ from e2ecall.cli.softphone.settling import Settling
 REFRESH: Final = 0.1
 """Seconds between two looks at the phone."""
 
-_ONLY_IN_CALLS: Final = frozenset({"mute", "camera", "hold", "chat"})
+_ONLY_IN_CALLS: Final = frozenset({"mute", "camera", "screen", "hold", "chat"})
 _ONLY_TO_COMPARE: Final = frozenset({"same", "different"})
 _ALWAYS: Final = frozenset({"interrupt", "leave_entry"})
 """What is done whatever is shown: it concerns no single call."""
@@ -40,6 +40,7 @@ class PhoneApp(App[None]):
         ("n", "different", "Another code"),
         ("m", "mute", "Mute"),
         ("v", "camera", "Camera"),
+        ("p", "screen", "Screen"),
         ("h", "hold", "Hold"),
         ("t", "chat", "Text"),
         ("s", "swap", "Other call"),
@@ -115,6 +116,11 @@ class PhoneApp(App[None]):
         self._announce()
         self._offer_keys()
 
+    def draw_again(self) -> None:
+        """Draw all of it: the terminal missed something."""
+        if self.is_running:
+            self.refresh(layout=True)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's signature
         """Offer the keys that do something now, and no other."""
         conversation = self._phone.current
@@ -151,6 +157,11 @@ class PhoneApp(App[None]):
         """Turn the camera on or off."""
         if (conversation := self._phone.current) is not None:
             self._phone.spawn(conversation.toggle_camera)
+
+    def action_screen(self) -> None:
+        """Share the screen, or end that."""
+        if (conversation := self._phone.current) is not None:
+            self._phone.spawn(conversation.toggle_screen)
 
     def action_hold(self) -> None:
         """Hold or resume."""

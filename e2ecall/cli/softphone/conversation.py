@@ -6,6 +6,7 @@ It draws nothing; what it learns is in its `CallModel`.
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -41,6 +42,7 @@ class Conversation:
             self.model.say(note)
         self.audio: MeteredAudio | None = MeteredAudio(media.audio) if media.audio else None
         self.video: VideoSource | None = media.video
+        self._screen: VideoSource | None = media.screen
         self.output: MeteredSink = MeteredSink(media.output)
         self.placing = anyio.CancelScope()
         """What placing or taking the call happens in; hanging up before its end ends it."""
@@ -82,7 +84,11 @@ class Conversation:
                 async for event in call.events():
                     self.model.take(event, time.monotonic())
                     self.model.own = call.controls  # call waiting changes them too
-                    if isinstance(event, Connected) and self._options.seconds is not None:
+                    if not isinstance(event, Connected):
+                        continue
+                    if (screen := self._screen) is not None:
+                        tasks.start_soon(self._do, partial(call.share_screen, screen))
+                    if self._options.seconds is not None:
                         tasks.start_soon(_hang_up_after, call, self._options.seconds)
                 tasks.cancel_scope.cancel()
             await call.closed.wait()
@@ -105,6 +111,11 @@ class Conversation:
         """Turn the camera off, or on."""
         on = not self.call.controls.camera
         await self._do(self._turn_camera_on if on else lambda: self.call.camera(False))
+
+    async def toggle_screen(self) -> None:
+        """End sharing the screen, or share it."""
+        shared = self.call.controls.screen
+        await self._do(partial(self.call.share_screen, None) if shared else self._share_screen)
 
     async def toggle_hold(self) -> None:
         """Put the call on hold, or go on with it."""
@@ -140,12 +151,12 @@ class Conversation:
         self.model.say(f"{what[0].upper()}{what[1:]}: silence or black is sent instead.")
 
     async def _turn_camera_on(self) -> None:
-        source = await anyio.to_thread.run_sync(self._options.open_camera)
-        try:
-            await self.call.camera(True, source)
-        except BaseException:
-            source.close()
-            raise
+        open_ = partial(self._options.open_camera, self._device_lost)
+        await self.call.camera(True, await anyio.to_thread.run_sync(open_))
+
+    async def _share_screen(self) -> None:
+        open_ = partial(self._options.open_screen, self._device_lost)
+        await self.call.share_screen(await anyio.to_thread.run_sync(open_))
 
     async def _do(self, action: Callable[[], Awaitable[None]]) -> bool:
         """Do what a key asks for; what is refused is said in the call's lines."""

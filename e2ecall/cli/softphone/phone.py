@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from e2ecall.cli.conversation import check, check_code
+from e2ecall.cli.happenings import describe_loss
 from e2ecall.cli.media import MediaOptions
 from e2ecall.cli.output import harmless, local_time
 from e2ecall.cli.softphone.conversation import Conversation, told
@@ -94,6 +95,14 @@ class Phone:
             async for past in self.me.missed():
                 kind = "video call" if past.video else "call"
                 self.say(f"a missed {kind}", f"{local_time(past.began)} {past.peer}")
+        except E2ECallError as error:
+            self._fail(error)
+
+    async def take_losses(self) -> None:
+        """Show which messages were lost, or are held back."""
+        try:
+            async for loss in self.me.missing():
+                self.say(describe_loss(loss))
         except E2ECallError as error:
             self._fail(error)
 

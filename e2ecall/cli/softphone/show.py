@@ -54,7 +54,7 @@ async def use_phone(
     await anyio.to_thread.run_sync(_load)
     async with anyio.create_task_group() as tasks:
         phone = Phone(me, options, tasks, welcome, stays=first is None and not once)
-        for take in (phone.take_calls, phone.take_messages, phone.take_missed):
+        for take in (phone.take_calls, phone.take_messages, phone.take_missed, phone.take_losses):
             tasks.start_soon(take)
         if first is not None:
             tasks.start_soon(phone.place, first)
@@ -84,6 +84,10 @@ async def _show(phone: Phone) -> None:
         with suppress(RuntimeError):  # the loop has ended already
             loop.call_soon_threadsafe(phone.quit)
 
+    def late() -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(app.draw_again)
+
     async def run() -> None:
         # Cancelled in its midst it would leave the terminal as it is.
         with anyio.CancelScope(shield=True):
@@ -92,7 +96,7 @@ async def _show(phone: Phone) -> None:
             finally:
                 over.set()
 
-    with _logs_kept(), patient_terminal(gone):
+    with _logs_kept(), patient_terminal(gone, late):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             try:

@@ -1,8 +1,11 @@
 """The terminal as the screen writes to it: one that hangs or goes away holds nothing up.
 
 Textual writes in a thread, through a short queue, and its event loop waits where that is full. The
-call lives on the same loop: a window that is closed, or a connection that is stuck, must not keep a
-microphone open that nobody can close any more. So writes are taken at once here.
+call lives on the same loop: a terminal that takes nothing (its window hangs, somebody selects a
+text in it, a connection is stuck) must neither freeze nor end it. So writes are taken at once here,
+and what does not fit is left out until the whole screen can be drawn again; keys count all the
+while. Only one that goes away, or takes nothing for minutes, ends the call: a microphone must not
+stay open that nobody can close any more.
 """
 
 import os
@@ -14,8 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TextIO
 
-STUCK_AFTER: Final = 10.0
-"""Seconds in which a terminal takes nothing before it counts as gone."""
+STUCK_AFTER: Final = 300.0
+"""Seconds in which a terminal takes nothing before it counts as gone: who selects a text or pulls a
+window about is back long before, and who is not heard talking will have been hung up on."""
+
+MAX_WAITING: Final = 65_536
+"""Characters that wait to be written; where one text more would be too many, those before it are
+left out."""
 
 LAST_WORDS: Final = 1.0
 """Seconds for what gives the terminal back."""
@@ -24,12 +32,27 @@ _TICK: Final = 0.5
 
 
 class PatientTerminal:
-    """Takes text at once and writes it in a thread of its own; a thread calls ``on_gone``, once."""
+    """Takes text at once and writes it in a thread of its own.
 
-    def __init__(self, terminal: TextIO, on_gone: Callable[[], None]) -> None:
+    A thread calls ``on_gone``, once, where the terminal has gone; and ``on_late`` where it takes
+    text again after some was left out.
+    """
+
+    def __init__(
+        self,
+        terminal: TextIO,
+        on_gone: Callable[[], None],
+        on_late: Callable[[], None],
+        *,
+        stuck_after: float = STUCK_AFTER,
+    ) -> None:
         self._terminal = terminal
         self._on_gone = on_gone
+        self._on_late = on_late
+        self._stuck_after = stuck_after
         self._texts: deque[str] = deque()
+        self._waiting = 0
+        self._lacks = False
         self._changed = threading.Condition()
         self._writing_since: float | None = None
         self._gone = self._closed = False
@@ -40,7 +63,11 @@ class PatientTerminal:
         """Have a text written, if the terminal is still there."""
         with self._changed:
             if not self._gone:
+                if self._texts and self._waiting + len(text) > MAX_WAITING:
+                    self._texts.clear()
+                    self._waiting, self._lacks = 0, True
                 self._texts.append(text)
+                self._waiting += len(text)
                 self._changed.notify_all()
         return len(text)
 
@@ -75,11 +102,20 @@ class PatientTerminal:
                     return
                 text = "".join(self._texts)
                 self._texts.clear()
+                self._waiting = 0
                 self._writing_since = time.monotonic()
             try:
                 _write(self._terminal.fileno(), text.encode(errors="replace"))
             except OSError:
                 self._lose()
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Have what was left out drawn again, now that the terminal took something."""
+        with self._changed:
+            late, self._lacks = self._lacks, False
+        if late:
+            self._on_late()
 
     def _watch(self) -> None:
         while True:
@@ -87,7 +123,7 @@ class PatientTerminal:
                 if self._changed.wait_for(lambda: self._closed or self._gone, _TICK):
                     return
                 since = self._writing_since
-            if since is not None and time.monotonic() - since > STUCK_AFTER:
+            if since is not None and time.monotonic() - since > self._stuck_after:
                 self._lose()
 
     def _lose(self) -> None:
@@ -96,6 +132,7 @@ class PatientTerminal:
                 return
             self._gone = True
             self._texts.clear()
+            self._waiting = 0
             self._changed.notify_all()
         _write_nowhere()
         self._on_gone()
@@ -116,11 +153,11 @@ def _write_nowhere() -> None:
 
 
 @contextmanager
-def patient_terminal(on_gone: Callable[[], None]) -> Iterator[None]:
-    """Have Textual write to such a terminal; ``on_gone`` is called from another thread."""
+def patient_terminal(on_gone: Callable[[], None], on_late: Callable[[], None]) -> Iterator[None]:
+    """Have Textual write to such a terminal; what is called is called from another thread."""
     terminal = sys.__stderr__  # what its driver writes to
     assert terminal is not None
-    patient = PatientTerminal(terminal, on_gone)
+    patient = PatientTerminal(terminal, on_gone, on_late)
     program: Any = sys
     program.__stderr__ = patient
     try:

@@ -1,5 +1,6 @@
 """A program on a pseudo-terminal, read by an emulator: a person's eyes and fingers."""
 
+import contextlib
 import fcntl
 import os
 import select
@@ -98,6 +99,13 @@ class Terminal:
             self.process.kill()
         self.process.wait()
         self.vanish()
+
+    def jam(self):
+        """Take nothing any more, as a connection that is stuck, until it is read from again."""
+        os.set_blocking(self._slave, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.write(self._slave, bytes(1_024)):
+                pass
 
     def vanish(self):
         """Go away, as a window does that is closed."""

@@ -69,7 +69,7 @@ def test_symbols_of_one_width():
     [
         (FirstVideo(), "Their picture is here."),
         (VideoAsked(video=True), "to see you"),
-        (VideoAsked(video=False), "without picture"),
+        (VideoAsked(video=False), "without your picture"),
         (FramesRefused(7), "7 frames were not authentic"),
         (MediaState(muted=True, camera=False, recording=True), "They record this call."),
         (Ended(EndReason.CONNECTION_LOST, by_peer=False), "The connection was lost."),

@@ -232,11 +232,31 @@ def test_ending_from_outside(talking, number):
 
 @pytest.mark.parametrize("script", [OPEN_TTY, UNTOLD])
 def test_a_terminal_that_goes_away(talking, script):
-    """Whose window is closed is not heard any more: the call ends, and the program."""
+    """CALL-52: whose window is closed is not heard any more: the call ends, and the program."""
     caller, callee = talking(script=script)
     caller.vanish()
     callee.wait_for(WAITING, "The call has ended")
     caller.process.wait(timeout=60)
+
+
+def test_a_terminal_that_is_stuck(talking):
+    """CALL-52: a terminal that takes nothing for a while neither ends nor freezes the call; its
+    keys count, and when it takes something again it shows what is.
+    """
+    caller, callee = talking()
+    caller.jam()
+    caller.press("m")
+    callee.wait_for("Their microphone is off")
+    callee.press("t")
+    callee.wait_for("What to write?")
+    callee.press("can you see this?\r")
+    callee.wait_for("you: can you see this?")
+    caller.press("m")
+    callee.wait_for("Their microphone is on")
+    caller.wait_for("Connected", "can you see this?", "Mute")
+    caller.press("q")
+    assert caller.finish() == 0
+    callee.wait_for(WAITING, "The call has ended")
 
 
 def test_without_a_screen(open_terminal, alice, bob):
