@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import anyio
 import anyio.to_thread
 
 from e2ecall.client.calllife import CallLife
@@ -31,7 +32,7 @@ class CallControls(CallLife):
     async def mute(self, muted: bool = True) -> None:
         """Send silence of the same size and rate instead of the microphone, or the microphone."""
         async with self._controlling:
-            await self._change(replace(self._wanted, muted=muted))
+            self._change(replace(self._wanted, muted=muted))
 
     async def unmute(self) -> None:
         """Send the microphone again."""
@@ -42,14 +43,14 @@ class CallControls(CallLife):
         async with self._controlling:
             self._peer_muted = muted
             if self.has_media:
-                await self._apply_controls()
+                self._apply_controls()
 
     async def hide_peer(self, hidden: bool = True) -> None:
         """Do not see the other person's camera and screen, or see them; they are not told."""
         async with self._controlling:
             self._hides_pictures = hidden
             if self.has_media:
-                await self._apply_controls()
+                self._apply_controls()
 
     async def hold_to_rules(self, shows_pictures: bool, *, said: bool) -> None:
         """REACH-15: follow what the user's rules say of the peer's pictures now.
@@ -101,12 +102,12 @@ class CallControls(CallLife):
     async def hold(self) -> None:
         """Let nothing out, and play and show nothing, until `resume`."""
         async with self._controlling:
-            await self._change(replace(self._wanted, held=True))
+            self._change(replace(self._wanted, held=True))
 
     async def resume(self) -> None:
         """Go on as it was before `hold`."""
         async with self._controlling:
-            await self._change(replace(self._wanted, held=False))
+            self._change(replace(self._wanted, held=False))
 
     async def write(self, text: str) -> None:
         """Show a text of 1 to 1 000 characters to the other person; it is kept nowhere.
@@ -146,14 +147,20 @@ class CallControls(CallLife):
 
     async def _exchange(self, stream: Stream, source: "VideoSource | None") -> None:
         """Send this picture, or none; what is let out anew is told first (CALL-31)."""
-        media = self.media
-        wanted = replace(self._wanted, **{stream.name.lower(): source is not None})
-        if source is not None:
-            await self._change(wanted)
-            self._shown[stream] = source
-        await media.show(stream, source)
+        media, name = self.media, stream.name.lower()
         if source is None:
-            await self._change(wanted)
+            with anyio.CancelScope(shield=True):  # what was asked for is a camera that is off
+                await media.show(stream, None)
+            self._change(replace(self._wanted, **{name: False}))
+            return
+        former = getattr(self._wanted, name)
+        self._change(replace(self._wanted, **{name: True}))
+        self._shown[stream] = source
+        try:
+            await media.show(stream, source)
+        except BaseException:
+            self._change(replace(self._wanted, **{name: former}))
+            raise
 
     async def _again(self, stream: Stream) -> "VideoSource":
         """Open once more what was shown before; in a thread, as a camera takes a while."""
@@ -168,15 +175,18 @@ class CallControls(CallLife):
             )
         return await anyio.to_thread.run_sync(again)
 
-    async def _change(self, wanted: Controls) -> None:
-        """Stop what is no longer let out, tell the peer, then send what is let out anew."""
+    def _change(self, wanted: Controls) -> None:
+        """Stop what is no longer let out, tell the peer, then send what is let out anew.
+
+        All in one step, so that whoever is cancelled has changed it whole, or not.
+        """
         former = self._wanted
         self._wanted = wanted
         more = any(wanted.lets_out(s) and not former.lets_out(s) for s in Stream)
         if more:
             self._say()
         if self.has_media:
-            await self._apply_controls()
+            self._apply_controls()
         if not more:
             self._say()
 

@@ -164,13 +164,13 @@ class CallMedia:
             event.remote, event.remote_candidates, _epoch_change(event.keys, send=True)
         )
 
-    async def hold_back(self, stream: Stream, held: bool) -> None:
+    def hold_back(self, stream: Stream, held: bool) -> None:
         """Send silence of the same size and rate, or a black picture, instead; or go on."""
-        await self._peer.set_muted(stream, held)
+        self._peer.set_muted(stream, held)
 
-    async def silence(self, stream: Stream, silenced: bool) -> None:
+    def silence(self, stream: Stream, silenced: bool) -> None:
         """Do not play or show what comes of the peer's stream; or go on."""
-        await self._peer.set_silenced(stream, silenced)
+        self._peer.set_silenced(stream, silenced)
 
     async def show(self, stream: Stream, source: "VideoSource | None") -> None:
         """Send this picture from now on, or none; the former source is closed."""

@@ -343,14 +343,14 @@ class CallSteps:
         if self._machine.state in MEDIA_STATES and self._machine.controls != self._wanted:
             self._machine.set_media_state(**asdict(self._wanted), now=self._clock())
 
-    async def _apply_controls(self) -> None:
+    def _apply_controls(self) -> None:
         """Have media send and play what the user wants, and no more."""
         wanted = self._wanted
         for stream in STREAMS:
-            await self.media.hold_back(stream, not wanted.lets_out(stream))
+            self.media.hold_back(stream, not wanted.lets_out(stream))
             unwanted = self._peer_muted if stream is Stream.MICROPHONE else self._hides_pictures
             quiet = wanted.held or unwanted
-            await self.media.silence(stream, quiet)
+            self.media.silence(stream, quiet)
 
     def _rekey(self, event: RekeyDue | RekeyProposed | NewEpoch | EpochConfirmed) -> None:
         match event:
@@ -463,7 +463,7 @@ class CallSteps:
             while not (self._gathered and self._remote_candidates):
                 await self._changed.wait()
             async with self._controlling:
-                await self._apply_controls()
+                self._apply_controls()
                 await self.media.start(self._machine.role, start, self._remote_candidates)
         except E2ECallError as error:
             _log.warning("media cannot start: %s", error)

@@ -50,12 +50,16 @@ class PeopleClient(AccountClient):
     async def accept_identity(self, peer: str, fingerprint: str) -> None:
         """Take the other identity that was seen for this person's; it is not verified by that.
 
+        A call with them ends: it was with the one before (CALL-21).
+
         ``fingerprint`` is what `changed_fingerprint` returned when the user decided.
 
         Raises:
             LocalProtocolError: no other identity was seen, or it has another fingerprint.
         """
-        await self._people.accept_identity(self._parse(peer), fingerprint)
+        address = self._parse(peer)
+        await self._people.accept_identity(address, fingerprint)
+        self._calls.end_with(address)
 
     async def invite(self, *, days: int = 7) -> str:
         """Return a link that lets one person reach this account, whatever its policy but nobody.
@@ -177,9 +181,11 @@ class PeopleClient(AccountClient):
         return to
 
     async def forget(self, peer: str) -> None:
-        """Drop a contact with everything known of it, as if never met.
+        """Drop a contact with everything known of it, as if never met. A call with them ends.
 
         Raises:
             LocalProtocolError: this is no contact.
         """
-        await self._people.forget(self._parse(peer))
+        address = self._parse(peer)
+        await self._people.forget(address)
+        self._calls.end_with(address)

@@ -163,16 +163,22 @@ class MediaPeer:
         """
         await self._thread.run(self._session.replace_path, remote, candidates, change)
 
-    async def set_muted(self, stream: Stream, muted: bool) -> None:
-        """Send silence of the same size and rate, or a black picture once a second, instead."""
-        await self._thread.run(self._session.set_muted, stream, muted)
+    def set_muted(self, stream: Stream, muted: bool) -> None:
+        """Send silence of the same size and rate, or a black picture once a second, instead.
 
-    async def set_silenced(self, stream: Stream, silenced: bool) -> None:
+        It holds for whatever the media thread does next, and nobody can cancel it half-way.
+
+        Raises:
+            MediaError: the media engine is closed.
+        """
+        self._thread.soon(self._session.set_muted, stream, muted)
+
+    def set_silenced(self, stream: Stream, silenced: bool) -> None:
         """Give silence to the sink in the place of the peer's sound, or no picture; or go on.
 
-        The peer is told nothing: what it sends is received as before.
+        The peer is told nothing: what it sends is received as before. Raises as `set_muted`.
         """
-        await self._thread.run(self._session.set_silenced, stream, silenced)
+        self._thread.soon(self._session.set_silenced, stream, silenced)
 
     async def set_source(self, stream: Stream, source: VideoSource | None) -> None:
         """Exchange the source of a picture, after `prepare`; None closes it and sends nothing.

@@ -96,13 +96,13 @@ class MediaSession:
         self._take_sources(sources)
         await self._open_encoders()
 
-    async def set_muted(self, stream: Stream, muted: bool) -> None:
+    def set_muted(self, stream: Stream, muted: bool) -> None:
         """See `MediaPeer.set_muted`."""
         (self._muted.add if muted else self._muted.discard)(stream)
         if stream in self._outgoing:
             self._outgoing[stream].muted = muted
 
-    async def set_silenced(self, stream: Stream, silenced: bool) -> None:
+    def set_silenced(self, stream: Stream, silenced: bool) -> None:
         """See `MediaPeer.set_silenced`."""
         (self._silenced.add if silenced else self._silenced.discard)(stream)
         for path in filter(None, (self._path, self._next)):

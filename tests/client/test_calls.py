@@ -201,10 +201,19 @@ async def test_a_call_stays_with_one_identity(people):
         )
         await alice._services.store.write([marked.change()])
         await alice.accept_identity(bob.address, alice.changed_fingerprint(bob.address))
-        await call.mute()
-        assert (await ended(call))[0] is EndReason.CONNECTION_LOST
+        assert await ended(call) == (EndReason.HANGUP, False)
         with anyio.fail_after(PATIENCE):
             await call.closed.wait()
+
+
+async def test_a_call_with_somebody_forgotten_ends(people):
+    """CALL-21: who is forgotten is talked to no longer."""
+    async with people() as (alice, bob):
+        call, answered = await talking(alice, bob)
+        await alice.forget(bob.address)
+        assert await ended(call) == (EndReason.HANGUP, False)
+        assert bob.address not in [contact.address for contact in alice.contacts()]
+        await answered.hangup()
 
 
 async def test_the_link_of_a_call_has_one_identity(people):

@@ -1,5 +1,7 @@
 """What people do within a call, over a real relay: mute, camera, screen, hold, words, reasons."""
 
+import time
+
 import anyio
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from e2ecall.media.files import write_movie
 from e2ecall.media.playback import FileVideo
 from e2ecall.media.recorder import RecorderSink
 from e2ecall.media.sources import GeneratedVideo
+from e2ecall.protocol.controls import Controls
 from e2ecall.protocol.messages import Stream
 from e2ecall.protocol.sframe import SFrameSender
 from e2ecall.protocol.sframe_header import parse_header
@@ -231,3 +234,32 @@ async def test_who_is_recorded_knows(people, tmp_path):
         await call.hangup()
         await answered.closed.wait()
         assert (tmp_path / "call.mp4").stat().st_size > 1_000
+
+
+@pytest.mark.parametrize("what", ["mute", "hold"])
+async def test_who_is_cancelled_has_muted_or_not(people, what):
+    """CALL-31: cancelled while media is busy, the microphone is what is said of it."""
+    async with people() as (alice, bob):
+        call, answered = await talking(alice, bob)
+        call.media._peer._thread.soon(time.sleep, 0.5)
+        with anyio.move_on_after(0.05):
+            await getattr(call, what)()
+        says_so = call.controls.muted or call.controls.held
+        assert says_so == (call._machine.controls != Controls())
+        with anyio.fail_after(PATIENCE):
+            while call.media._peer._session._outgoing[Stream.MICROPHONE].muted != says_so:  # noqa: ASYNC110 - another thread
+                await anyio.sleep(0.01)
+        told = await until(answered, e2ecall.MediaState) if says_so else None
+        assert told is None or told.muted or told.held
+
+
+async def test_a_camera_that_is_turned_off_is_off(people):
+    """CALL-31: cancelled while media is busy, a camera goes off all the same, and is told of."""
+    async with people() as (alice, bob):
+        call, answered, _, _ = await with_pictures(alice, bob)
+        call.media._peer._thread.soon(time.sleep, 0.5)
+        with anyio.move_on_after(0.05):
+            await call.camera(False)
+        assert not call.controls.camera
+        assert not (await until(answered, e2ecall.MediaState)).camera
+        assert call.media._peer._session._outgoing[Stream.CAMERA]._source is None

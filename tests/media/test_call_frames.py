@@ -150,10 +150,10 @@ async def test_sound_packets_tell_nothing(turn, monkeypatch):
         await start(pair.callee, pair.caller, controlling=False, sources={})
         await start(pair.caller, pair.callee, controlling=True, sources=sound)
         await pair.callee.received(MICROPHONE, 30)
-        await pair.caller.peer.set_muted(MICROPHONE, True)
+        pair.caller.peer.set_muted(MICROPHONE, True)
         muted_from = len(pair.callee.sink.of(MICROPHONE)) + 3
         await pair.callee.received(MICROPHONE, muted_from + 20)
-        await pair.caller.peer.set_muted(MICROPHONE, False)
+        pair.caller.peer.set_muted(MICROPHONE, False)
         description = pair.caller.identity.description
     heard = pair.callee.sink.of(MICROPHONE)
     assert not np.any(heard[muted_from + 15].frame.to_ndarray())
@@ -211,11 +211,11 @@ async def test_sources_that_fail_or_end_do_not_end_the_call(turn):
 async def test_a_muted_camera_is_black_and_comes_back(turn):
     """MEDIA-13: a muted picture is a black one, and the next frame after it is shown again."""
     async with call(turn) as pair:
-        await pair.caller.peer.set_muted(CAMERA, True)
+        pair.caller.peer.set_muted(CAMERA, True)
         await pair.connected()
         await pair.callee.received(CAMERA, 1)
         assert pair.callee.sink.of(CAMERA)[0].frame.to_ndarray()[:100].max() < 30
-        await pair.caller.peer.set_muted(CAMERA, False)
+        pair.caller.peer.set_muted(CAMERA, False)
         await pair.callee.received(CAMERA, 10)
         assert pair.callee.sink.of(CAMERA)[-1].frame.to_ndarray()[:100].max() > 100
 
