@@ -5,7 +5,7 @@ import anyio.to_thread
 from e2ecall.client.callrules import Reachability
 from e2ecall.client.clientopening import OpenClient, as_secret
 from e2ecall.client.moving import DeviceInfo, address_of, changes, exported
-from e2ecall.errors import E2ECallError, LocalProtocolError, RelayError
+from e2ecall.errors import LocalProtocolError, UsernameTakenError
 from e2ecall.protocol.account_export import generate_export, open_export
 from e2ecall.secret import Secret
 from relay.wire.codes import read_code
@@ -46,10 +46,9 @@ class AccountClient(OpenClient):
             await account.begin_registration(username, relay, code=_read_code(invite))
         try:
             await self._home.start()
-        except E2ECallError as error:
-            # After a broken connection nobody knows: the next attempt uses the same keys.
-            if isinstance(error, RelayError):
-                await account.abandon_registration()
+        except UsernameTakenError:
+            # IDENTITY-18: after any other failure the next attempt uses the same keys.
+            await account.abandon_registration()
             raise
 
     async def set_policy(self, policy: Policy, *, strangers_ring: bool = True) -> None:

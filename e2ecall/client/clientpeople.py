@@ -5,6 +5,7 @@ from typing import Final
 
 from e2ecall.client.clientaccount import AccountClient
 from e2ecall.client.contacts import Contact
+from e2ecall.client.invited import take_up
 from e2ecall.client.report import report_text
 from e2ecall.errors import LocalProtocolError
 from e2ecall.protocol.invitation import InvitationLink
@@ -88,17 +89,8 @@ class PeopleClient(AccountClient):
             ConnectionFailedError: their relay cannot be reached.
         """
         invitation = InvitationLink.decode(link)
-        address, sessions = self._parse(str(invitation.address)), self._services.sessions
-        await sessions.begin_invited(invitation)
-        async with self._services.anonymous_line(address) as line:
-            sealed = await sessions.seal(
-                address,
-                PayloadKind.INTRODUCTION,
-                invitation.token,
-                fetch=line.fetch_bundle,
-                give_token=True,
-            )
-            await line.deliver(sealed, None)
+        address = self._parse(str(invitation.address))
+        await take_up(self._services, invitation)
         return str(address)
 
     async def block(self, peer: str) -> None:
@@ -110,8 +102,11 @@ class PeopleClient(AccountClient):
             ConnectionFailedError: it is stored, and the relay learns of it later.
         """
         address = self._parse(peer)
-        await self._people.block(address, blocked=True)
-        self._calls.end_with(address)
+        try:
+            await self._people.block(address, blocked=True)
+        finally:
+            # REACH-05: also where nobody waits any more for what was begun.
+            self._calls.end_with(address)
         if self._home.is_started:
             await self._home.publish_tokens()
 

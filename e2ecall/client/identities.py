@@ -38,7 +38,7 @@ class Identities:
         self._lock = account.lock
         self.contacts = Contacts(store)
         self.reach = Reach(store, self.contacts)
-        self._peers = Peers(store, self.contacts)
+        self._peers = Peers(store, self.contacts, self.reach)
 
     def identity_key(self, address: Address) -> bytes | None:
         """Return the pinned identity key of a peer, or None before first contact."""

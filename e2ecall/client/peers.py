@@ -8,7 +8,9 @@ bounded. It decides what to write and writes nothing.
 from collections.abc import Set as AbstractSet
 from typing import Final
 
+from e2ecall.client.callrules import CallRule, CallRules
 from e2ecall.client.contacts import Contacts
+from e2ecall.client.reach import Reach
 from e2ecall.client.stored import Stored
 from e2ecall.errors import RemoteProtocolError
 from e2ecall.io.store import Change, RecordKind, Store
@@ -26,7 +28,7 @@ REQUEST_LIFETIME: Final = 30 * 86_400
 """Seconds after an unproven sender's last message."""
 
 MAX_STRANGERS: Final = 500
-"""Proven senders whom the user never wrote to, called or verified."""
+"""Proven senders whom the user never wrote to, called, invited, verified or decided about."""
 
 STRANGER_LIFETIME: Final = 180 * 86_400
 """Seconds after such a sender's last message."""
@@ -35,8 +37,10 @@ STRANGER_LIFETIME: Final = 180 * 86_400
 class Peers:
     """The peers and requests in a store."""
 
-    def __init__(self, store: Store, contacts: Contacts) -> None:
+    def __init__(self, store: Store, contacts: Contacts, reach: Reach) -> None:
         self._contacts = contacts
+        self._reach = reach
+        self._rules = CallRules(store)
         self._pinned = Stored(store, RecordKind.PEER, peer_from_bytes)
         self._requests = Stored(store, RecordKind.REQUEST, peer_from_bytes)
         self._guards = Stored(store, RecordKind.GUARD, ExchangeGuard.from_bytes)
@@ -124,8 +128,15 @@ class Peers:
         return changes
 
     def _strangers(self) -> list[PeerState]:
-        peers = self._pinned.all().values()
-        return [peer for peer in peers if self._contacts.get(peer.address).is_stranger]
+        return [peer for peer in self._pinned.all().values() if self._is_stranger(peer.address)]
+
+    def _is_stranger(self, address: Address) -> bool:
+        """IDENTITY-13: whoever was decided about stays, or a flood would take the pin away."""
+        is_decided = (
+            self._rules.of(address) != CallRule()
+            or self._reach.get(str(address)).fingerprint is not None
+        )
+        return not is_decided and self._contacts.get(address).is_stranger
 
 
 def _surplus(peers: list[PeerState], room: int) -> list[PeerState]:

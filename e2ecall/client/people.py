@@ -24,12 +24,12 @@ from relay.wire.names import Address
 _ABOUT_SOMEBODY: Final = (
     RecordKind.CONTACT,
     RecordKind.PEER,
-    RecordKind.GUARD,
     RecordKind.REACH,
     RecordKind.CALL_RULE,
     RecordKind.GAP,
 )
-"""Whose key is an address: what goes with a contact that is forgotten."""
+"""Whose key is an address: what goes with a contact that is forgotten. Unfinished exchanges do not
+(CALL-08): they go by themselves when they count no more."""
 
 
 class People:
@@ -106,16 +106,11 @@ class People:
                 )
             key = str(address).encode()
             accepted = ContactRecord.new(address, pinned_identity=other, blocked=record.blocked)
-            # Sessions, tokens and verification were the former identity's.
-            await self._store.write(
-                [
-                    Change(RecordKind.PEER, key, None),
-                    Change(RecordKind.GUARD, key, None),
-                    forgotten(address),
-                    accepted.change(),
-                ]
+            # Sessions, tokens and verification were the former identity's; guesses at the spoken
+            # code (CALL-08) are counted for the address, whoever made them.
+            await self._revoke(
+                [Change(RecordKind.PEER, key, None), forgotten(address), accepted.change()]
             )
-        self._sessions.tell_tokens_changed()
 
     async def block(self, address: Address, *, blocked: bool) -> None:
         """Refuse everything from this person from now on, silently; or no longer.
@@ -129,8 +124,8 @@ class People:
                 known = self._sessions.identity_key(address)
                 record = replace(record, given_token=None, pinned_identity=known)
             # REACH-05: both tokens, and no rotation brings one back.
-            await self._store.write([record.change(), *[forgotten(address)] * blocked])
-        self._sessions.tell_tokens_changed()
+            revoked = [self._sessions.reach.revoked(address)] if blocked else []
+            await self._revoke([record.change(), *revoked])
 
     async def allow(self, address: Address, *, audio: bool | None, video: bool | None) -> None:
         """Let this person's calls ring and pictures be seen, or not; None: as for everybody."""
@@ -156,8 +151,7 @@ class People:
                 raise LocalProtocolError(f"{address} is not among your contacts")
             key = str(address).encode()
             gone = [Change(kind, key, None) for kind in _ABOUT_SOMEBODY]
-            await self._store.write(gone + forgetting(self._store, address))
-        self._sessions.tell_tokens_changed()
+            await self._revoke(gone + forgetting(self._store, address))
 
     def _shown(self, record: ContactRecord) -> Contact:
         known = self._sessions.identity_key(Address.parse(record.address))
@@ -187,6 +181,16 @@ class People:
         return VerificationCode(
             str(local.address), local.identity.public, str(address), self._known(address)
         )
+
+    async def _revoke(self, changes: list[Change]) -> None:
+        """Store what takes tokens back, and have the relay learn of it at once (REACH-05).
+
+        Also where nobody waits any more: a write that was begun is carried out.
+        """
+        try:
+            await self._store.write(changes)
+        finally:
+            self._sessions.tell_tokens_changed()
 
     async def _write(self, record: ContactRecord) -> None:
         await self._store.write([record.change()])

@@ -121,6 +121,12 @@ class Reach:
             if record.told is Told.DRAWN
         ]
 
+    def revoked(self, address: Address) -> Change:
+        """Return what drops the tokens of a contact, and no pin of an invitation (REACH-09)."""
+        name = str(address)
+        pin = self.get(name).fingerprint
+        return forgotten(address) if pin is None else ReachRecord(fingerprint=pin).change(name)
+
     # --- invitations ---
 
     def invitations(self) -> tuple[Invitation, ...]:

@@ -71,20 +71,31 @@ class Tokens(Identities):
         return InvitationLink(local.address, token, expires, seen)
 
     async def begin_invited(self, link: InvitationLink) -> None:
-        """REACH-09: pin the identity of an invitation and take its token.
+        """REACH-09: pin the identity of an invitation; take its token, if there is none yet.
 
         Raises:
-            IdentityChangedError: the person is known with another identity.
+            IdentityChangedError: the person is known, or was invited, with another identity.
             LocalProtocolError: it has expired.
         """
         if self._clock() >= link.expires:
             raise LocalProtocolError("this invitation has expired", hint="ask for a new one")
         async with self._lock:
             self.check_identity(link.address)
-            known = self.identity_key(link.address)
+            known, name = self.identity_key(link.address), str(link.address)
             if known is not None and fingerprint(link.address, known) != link.fingerprint:
                 raise changed(link.address)
-            contact, name = self.contacts.get(link.address), str(link.address)
-            pinned = replace(self.reach.get(name), fingerprint=link.fingerprint)
-            taken = replace(contact, token=link.token)
+            reach = self.reach.get(name)
+            # REACH-09 MUST: a second link takes no pin away.
+            if reach.fingerprint not in (None, link.fingerprint):
+                raise changed(link.address)
+            contact = self.contacts.get(link.address)
+            # REACH-18: a token that is known stays until `use_invited`.
+            taken = replace(contact, token=contact.token or link.token)
+            pinned = replace(reach, fingerprint=link.fingerprint)
             await self._store.write([taken.change(), pinned.change(name)])
+
+    async def use_invited(self, link: InvitationLink) -> None:
+        """REACH-18: take the token of an invitation that the person's relay let through."""
+        async with self._lock:
+            contact = self.contacts.get(link.address)
+            await self._store.write([replace(contact, token=link.token).change()])

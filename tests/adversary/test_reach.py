@@ -120,6 +120,26 @@ async def test_invitation(tmp_path, relay):
         assert known.address == alice.address
 
 
+async def test_a_link_that_is_no_good(tmp_path, relay):
+    """REACH-18: who opens a used link once more keeps the token that works; where that was taken
+    back, a new link lets them in.
+    """
+    async with two_people(tmp_path, relay) as (alice, bob):
+        await bob.set_policy(Policy.CONTACTS)
+        good = InvitationLink.decode(await bob.invite(days=1))
+        await alice.accept_invitation(good.encode())
+        used = InvitationLink(good.address, bytes(16), good.expires, good.fingerprint)
+        with pytest.raises(e2ecall.NotReachableError):
+            await alice.accept_invitation(used.encode())
+        await alice.message(bob.address, "still here")
+        assert (await texts(bob, 1))[0].text == "still here"
+        await bob.block(alice.address)
+        await bob.unblock(alice.address)
+        await alice.accept_invitation(await bob.invite(days=1))
+        await alice.message(bob.address, "here again")
+        assert (await texts(bob, 2))[1].text == "here again"
+
+
 async def test_report(tmp_path, start_relay):
     """REACH-11: a report tells the abuse contact what the user chose of a conversation, nobody
     else, and nothing more.

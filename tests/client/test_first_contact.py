@@ -8,6 +8,7 @@ import pytest
 from e2ecall.client import peers
 from e2ecall.client.contacts import ContactRecord
 from e2ecall.client.inbox import Inbox
+from e2ecall.client.people import People
 from e2ecall.client.sessions import Sealed
 from e2ecall.errors import IdentityChangedError, Reason, RemoteProtocolError
 from e2ecall.io.store import Change, RecordKind
@@ -123,6 +124,34 @@ async def test_strangers_are_bounded(tmp_path, monkeypatch):
         assert len(bob.store.all(RecordKind.PEER)) == 1
 
 
+@pytest.mark.parametrize("decided", ["rule", "invitation"])
+async def test_who_was_decided_about_stays(tmp_path, monkeypatch, decided):
+    """P12, R5, IDENTITY-13: no flood of strangers, and no time, takes the pin of somebody who was
+    let in by a rule, or whose invitation was taken up; another identity is found out after it.
+    """
+    monkeypatch.setattr(peers, "MAX_STRANGERS", 2)
+    async with devices(tmp_path, "bob", "carol", "eve_1", "eve_2", "eve_3") as (place, *everybody):
+        bob, carol, *strangers = everybody
+        await bob.receive(await carol.send(bob, b"hello"))
+        if decided == "rule":
+            people = People(bob.store, bob.account, bob.sessions)
+            await people.allow(carol.address, audio=True, video=None)
+        else:
+            await bob.sessions.begin_invited(await carol.sessions.invite(DAY))
+        for stranger in strangers:
+            place.now += 1
+            await bob.receive(await stranger.send(bob, b"hello"))
+        assert len(bob.store.all(RecordKind.PEER)) == 3
+        place.now += 180 * DAY
+        await bob.sessions.forget_expired()
+        assert [peer.address for peer in bob.sessions._peers.pinned()] == [carol.address]
+        await bob.maintain()
+        mallory = Impostor(place, "carol")
+        mallory.certified_by(place.key)
+        with pytest.raises(IdentityChangedError):
+            await bob.receive(mallory.send(bob, b"it is me"))
+
+
 async def test_change_of_identity_is_reported(tmp_path):
     """R5, IDENTITY-07: what a relay vouches for marks the contact; a bare claim does not."""
     async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
@@ -198,6 +227,31 @@ async def test_counts_of_forgotten_people_go(tmp_path):
         place.now += 180 * DAY
         await bob.sessions.forget_expired()
         assert bob.store.all(RecordKind.GUARD) == {}
+
+
+@pytest.mark.parametrize("decision", ["forget", "accept"])
+async def test_counts_outlast_decisions(tmp_path, decision):
+    """CALL-08: unfinished exchanges count on after the contact is forgotten, or another identity
+    accepted.
+    """
+    async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
+        await bob.receive(await carol.send(bob, b"hello"))
+        key, people = str(carol.address).encode(), People(bob.store, bob.account, bob.sessions)
+        started = ExchangeGuard().start(bytes(16), place.now).to_bytes()
+        await bob.store.write([Change(RecordKind.GUARD, key, started)])
+        if decision == "forget":
+            await people.forget(carol.address)
+        else:
+            mallory = Impostor(place, "carol")
+            mallory.certified_by(place.key)
+            with pytest.raises(IdentityChangedError):
+                await bob.receive(mallory.send(bob, b"it is me"))
+            await people.accept_identity(carol.address, people.changed_fingerprint(carol.address))
+        await bob.sessions.forget_expired()
+        assert bob.store.get(RecordKind.GUARD, key) == started
+        place.now += 600
+        await bob.sessions.forget_expired()
+        assert (bob.store.get(RecordKind.GUARD, key) is None) == (decision == "forget")
 
 
 async def test_tokens_are_not_shown():

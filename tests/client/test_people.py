@@ -1,6 +1,9 @@
 """What the user decides about people (spec/identity.md), over real stores, without a network."""
 
+import asyncio
+import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -252,6 +255,42 @@ async def test_who_was_blocked_stays_who_they_are(tmp_path):
         assert not bob.sessions.contacts.get(carol.address).is_stranger
 
 
+async def test_blocked_while_prekeys_are_fetched(tmp_path):
+    """IDENTITY-16: who is blocked before a text is sealed gets neither the text nor a token."""
+    async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
+
+        async def fetch(address, _token):
+            await people(bob).block(address, blocked=True)
+            return place.bundle(address.username)
+
+        with pytest.raises(LocalProtocolError, match="you blocked"):
+            await bob.seal(carol, b"hello", fetch=fetch)
+        assert bob.sessions.reach.token_hashes() == ()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # whose tasks are cancelled past a shield
+async def test_a_block_that_nobody_waits_for(tmp_path, monkeypatch):
+    """REACH-05: the relay is told of a block whose caller was cancelled while it was written."""
+    async with acquainted(tmp_path) as (_, bob, carol):
+        commit, writing, go_on = bob.store._file.commit, threading.Event(), threading.Event()
+
+        def slow(changes):
+            writing.set()
+            go_on.wait(60)
+            commit(changes)
+
+        monkeypatch.setattr(bob.store._file, "commit", slow)
+        told = bob.sessions.tokens_changed
+        blocking = asyncio.create_task(people(bob).block(carol.address, blocked=True))
+        assert await asyncio.to_thread(writing.wait, 60)
+        blocking.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await blocking
+        assert contact(bob, carol.address).blocked
+        assert told.is_set()
+
+
 async def test_blocked_before_first_contact(tmp_path):
     """P8, IDENTITY-16: somebody can be blocked who never wrote; no session comes of a message."""
     async with devices(tmp_path, "bob", "carol") as (_, bob, carol):
@@ -260,6 +299,19 @@ async def test_blocked_before_first_contact(tmp_path):
         with pytest.raises(RemoteProtocolError):
             await bob.receive(await carol.send(bob, b"hello"))
         assert kept(bob) == state
+
+
+async def test_who_was_blocked_stays_invited(tmp_path):
+    """REACH-09: a block drops no pin of an invitation, not even of somebody never reached."""
+    async with devices(tmp_path, "bob", "carol") as (_, bob, carol):
+        link = await carol.sessions.invite(DAY)
+        await bob.sessions.begin_invited(replace(link, fingerprint=bytes(64)))
+        await people(bob).block(carol.address, blocked=True)
+        await people(bob).block(carol.address, blocked=False)
+        with pytest.raises(IdentityChangedError):
+            await bob.send(carol, b"hello")
+        await people(bob).forget(carol.address)
+        await bob.send(carol, b"hello, whoever you are")
 
 
 async def test_forgotten(tmp_path):

@@ -190,6 +190,20 @@ async def test_invitation_of_somebody_known(tmp_path):
         assert place.fetches == fetches
 
 
+async def test_a_second_invitation_takes_no_pin_away(tmp_path):
+    """REACH-09, R5: nor does a second link with another identity than the first one's."""
+    async with devices(tmp_path, "bob", "carol") as (_, bob, carol):
+        link = await carol.sessions.invite(DAY)
+        await bob.sessions.begin_invited(link)
+        before = bob.store.all(RecordKind.REACH)
+        with pytest.raises(IdentityChangedError):
+            await bob.sessions.begin_invited(
+                InvitationLink(link.address, link.token, link.expires, bytes(64))
+            )
+        assert bob.store.all(RecordKind.REACH) == before
+        await bob.sessions.begin_invited(await carol.sessions.invite(DAY))
+
+
 async def test_open_invitations_are_bounded(tmp_path):
     """REACH-07: 32 invitations are open at most; those that are over make room."""
     async with devices(tmp_path, "carol") as (place, carol):
