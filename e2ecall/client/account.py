@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 
+from e2ecall.client.callrules import CommonRules
 from e2ecall.client.enrolment import Ask, Enrolment, enrol
 from e2ecall.client.stored import Stored
 from e2ecall.errors import LocalProtocolError, RelayError, UsernameTakenError
@@ -155,7 +156,8 @@ class Account:
     async def begin_import(self, moved: ExportedAccount, with_it: list[Change]) -> None:
         """Store an imported identity and the keys of a new device, before the relay hears of it.
 
-        An attempt whose answer was lost is taken up again with the same keys.
+        An attempt whose answer was lost is taken up again with the same keys, also with a later
+        export of this identity; contacts are those of the export that was given last.
 
         Raises:
             LocalProtocolError: there is an account already.
@@ -168,21 +170,26 @@ class Account:
         known = self._enrolments.get(_ENROLLING)
         if known is None or known.identity_seed != moved.identity_seed:
             enrolment = Enrolment.generate(moved)
-            # What another export brought, whose import never came to an end, is nobody's here.
-            kinds = (RecordKind.CONTACT, RecordKind.REACH, RecordKind.CALL_RULE)
-            others = [Change(kind, key, None) for kind in kinds for key in self._store.all(kind)]
-            await self._store.write(
-                [
-                    *others,
-                    *with_it,
-                    Change(RecordKind.ACCOUNT, _ENROLLING, enrolment.to_bytes()),
-                    *_policy(moved.policy, strangers_ring=moved.strangers_ring),
-                ]
-            )
+        else:
+            enrolment = known.updated(moved)
+        await self._store.write(
+            [
+                # What another export brought is nobody's here, or stands in this one as well.
+                *self._imported(),
+                *with_it,
+                Change(RecordKind.ACCOUNT, _ENROLLING, enrolment.to_bytes()),
+                *_policy(moved.policy, strangers_ring=moved.strangers_ring),
+            ]
+        )
         self._pending, self._enrolling = False, True
 
+    def _imported(self) -> list[Change]:
+        """Return what drops everything of people that an export brought: there is nobody else."""
+        kinds = (RecordKind.CONTACT, RecordKind.REACH, RecordKind.CALL_RULE)
+        return [Change(kind, key, None) for kind in kinds for key in self._store.all(kind)]
+
     async def abandon_registration(self) -> None:
-        """Forget an account that the relay refused."""
+        """Forget the keys for a name that is somebody else's."""
         if self._pending:
             await self._store.write([Change(RecordKind.ACCOUNT, _PENDING, None)])
             self._pending = False
@@ -261,9 +268,11 @@ class Account:
             # It may be ours: an earlier attempt whose answer never arrived.
             try:
                 await self._log_in(connection)
-            except RelayError:
+            except RelayError as error:
+                if error.retry_after:
+                    raise  # IDENTITY-18: it has not said yet whose it is
                 raise taken from None
-        await self._begin(local)
+        await self._begin(local, *self._given_up())
         self._pending = False
         await self._publish(connection.request)
 
@@ -280,7 +289,14 @@ class Account:
         self._enrolling = False
         await self._publish(connection.request)
 
-    async def _begin(self, local: LocalDevice) -> None:
+    def _given_up(self) -> list[Change]:
+        """ACCOUNT-05: return what drops the people and policy of an import that was given up."""
+        if not self.is_enrolling:
+            return []
+        policy = [Change(RecordKind.ACCOUNT, key, None) for key in (_POLICY, _STRANGERS_WAIT)]
+        return [*self._imported(), *policy, CommonRules().change()]
+
+    async def _begin(self, local: LocalDevice, *with_it: Change) -> None:
         """Store the device that the relay has confirmed, with its first prekeys.
 
         Keys of another attempt, at another name or by an import, go: they have no account.
@@ -290,6 +306,7 @@ class Account:
             await self.save_prekeys(
                 state,
                 self._to_publish(fresh),
+                *with_it,
                 Change(RecordKind.ACCOUNT, b"", local.to_bytes()),
                 Change(RecordKind.ACCOUNT, _PENDING, None),
                 Change(RecordKind.ACCOUNT, _ENROLLING, None),

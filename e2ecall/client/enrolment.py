@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Annotated, Final, Protocol, Self, TypeVar
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from e2ecall.crypto.ed25519 import Ed25519KeyPair
 from e2ecall.crypto.x25519 import X25519KeyPair
@@ -59,6 +60,15 @@ class Enrolment(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
             exported.list_version,
             keys.signing.seed.expose(),
             keys.dh.private.expose(),
+        )
+
+    def updated(self, exported: ExportedAccount) -> Self:
+        """Return the same keys with what another export of this identity says."""
+        return replace(
+            self,
+            address=exported.address,
+            newest_device_id=max(self.newest_device_id, exported.newest_device_id),
+            list_version=max(self.list_version, exported.list_version),
         )
 
     def __repr__(self) -> str:

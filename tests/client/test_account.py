@@ -10,7 +10,7 @@ from e2ecall.io.connection import RelayConnection
 from e2ecall.io.endpoint import RelayEndpoint
 from e2ecall.io.store import Store
 from e2ecall.secret import Secret
-from relay.wire.messages import Bundle, FetchBundle, PublishPrekeys, Register
+from relay.wire.messages import Bundle, FetchBundle, Login, PublishPrekeys, Register
 from tests.integration.people import PATIENCE, fresh, person, texts
 
 pytestmark = pytest.mark.anyio
@@ -54,6 +54,32 @@ async def test_lost_answer(tmp_path, relay, monkeypatch, kind, restart):
             await alice.register(name)
         await bob.message(name, "hello")
         assert [text.text for text in await texts(alice, 1)] == ["hello"]
+
+
+@pytest.mark.parametrize("refused", [Register, Login])
+async def test_lost_answer_and_a_busy_relay(tmp_path, relay, monkeypatch, refused):
+    """IDENTITY-18: a name whose registration got no answer is not lost by a refusal after it."""
+    name, request = fresh("alice"), RelayConnection.request
+
+    async def busy(self, body, reply):
+        if refused is Login and isinstance(body, Register):
+            raise e2ecall.UsernameTakenError("this username is taken")
+        if isinstance(body, refused):
+            raise e2ecall.RelayError("too many requests", retry_after=30)
+        return await request(self, body, reply)
+
+    async with Client.open(tmp_path / "alice.db", passphrase="x", relay=relay.url) as alice:
+        with monkeypatch.context() as patch:
+            break_after(patch, Register)
+            with pytest.raises(e2ecall.ConnectionFailedError, match="broke"):
+                await alice.register(name)
+        with monkeypatch.context() as patch:
+            patch.setattr(RelayConnection, "request", busy)
+            with pytest.raises(e2ecall.RelayError, match="too many") as caught:
+                await alice.register(name)
+            assert not isinstance(caught.value, e2ecall.UsernameTakenError)
+        await alice.register(name)
+        assert alice.address == f"{name}@{alice.address.partition('@')[2]}"
 
 
 async def test_refused_registration_is_forgotten(tmp_path, relay):

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from e2ecall.client.callrules import CommonRules
+from e2ecall.client.enrolment import Enrolment
 from e2ecall.client.moving import exported
 from e2ecall.client.people import People
 from e2ecall.errors import (
@@ -300,17 +302,75 @@ async def test_the_last_attempt_counts(tmp_path, then):
         await new.store.aclose()
 
 
+async def given_up(folder, place, account):
+    """Open an empty store and begin an import there that the relay never hears of."""
+    new = Device(place, "alice", folder / "new.db")
+    await new.open()
+    place.lost.add(FetchOwnList)
+    with pytest.raises(ConnectionFailedError):
+        await new.take_over(account)
+    place.lost.clear()
+    return new
+
+
+async def test_a_later_export_counts(tmp_path):
+    """ACCOUNT-05: where an import broke off, a later export of the account is taken instead: its
+    contacts, blocks, rules and list version, with the keys that were drawn.
+    """
+    async with devices(tmp_path, "alice", "bob", "eve") as (place, alice, bob, eve):
+        await introduce(alice, eve)
+        earlier = moved(alice)
+        new = await given_up(tmp_path, place, earlier)
+        drawn = new.account._enrolments.get(b"enrolling")
+        place.now += 12 * DAY
+        for device in (alice, bob):
+            await device.maintain()
+        people = People(alice.store, alice.account, alice.sessions)
+        await introduce(alice, bob)
+        await people.verify(bob.address, People(bob.store, bob.account, bob.sessions).fingerprint())
+        await people.block(eve.address, blocked=True)
+        await people.allow_everybody(audio=Policy.CONTACTS, video=None)
+        later = moved(alice)
+        assert later.list_version > earlier.list_version
+        assert Enrolment.generate(later).updated(earlier).list_version == later.list_version
+        assert drawn.updated(later).list_version == later.list_version
+        await new.take_over(later)
+        assert new.account.local.keys.signing.seed.expose() == drawn.signing_seed
+        theirs = People(new.store, new.account, new.sessions)
+        assert {one.address: (one.verified, one.blocked) for one in theirs.all()} == {
+            str(bob.address): (True, False),
+            str(eve.address): (False, True),
+        }
+        assert theirs.rules.common.audio is Policy.CONTACTS
+        await new.store.aclose()
+
+
+async def test_nothing_of_an_import_stays_with_another_name(tmp_path):
+    """ACCOUNT-05: who registers a name after an import that was given up has nobody's contacts,
+    and publishes no token that the other account's relay may know.
+    """
+    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
+        await introduce(alice, bob)
+        await alice.account.remember_policy(Policy.NOBODY, strangers_ring=False)
+        people = People(alice.store, alice.account, alice.sessions)
+        await people.allow(bob.address, audio=True, video=False)
+        await people.allow_everybody(audio=Policy.NOBODY, video=None)
+        new = await given_up(tmp_path, place, moved(alice))
+        new.username = "carol"
+        await new.register()
+        assert new.sessions.contacts.all() == new.sessions.reach.token_hashes() == ()
+        rules = People(new.store, new.account, new.sessions).rules
+        assert (rules.all(), rules.common) == ({}, CommonRules())
+        assert (new.account.policy, new.account.first_calls_ring) == (Policy.EVERYONE, True)
+        await new.store.aclose()
+
+
 async def test_the_contacts_of_another_export_go(tmp_path):
     """ACCOUNT-05: nobody is pinned or verified by an export whose import was given up."""
     async with devices(tmp_path, "alice", "bob", "carol") as (place, alice, bob, carol):
         await introduce(alice, bob)
         await introduce(carol, alice)
-        new = Device(place, "alice", tmp_path / "new.db")
-        await new.open()
-        place.lost.add(FetchOwnList)
-        with pytest.raises(ConnectionFailedError):
-            await new.take_over(moved(alice))
-        place.lost.clear()
+        new = await given_up(tmp_path, place, moved(alice))
         new.username = "carol"
         await new.take_over(moved(carol))
         assert [record.address for record in new.sessions.contacts.all()] == [str(alice.address)]
