@@ -220,7 +220,12 @@ class CallLink(AnonymousLine):
             return body if isinstance(body, bytes) else body(local, remote)
 
         sealed = await self._sessions.seal(
-            self._peer, PayloadKind.CALL, made, fetch=self.fetch_bundle, give_token=give_token
+            self._peer,
+            PayloadKind.CALL,
+            made,
+            fetch=self.fetch_bundle,
+            give_token=give_token,
+            must_renew=box is None,  # SESSION-12: a call goes on in the session that it has
         )
         if box is None:
             await self.deliver(sealed, box)

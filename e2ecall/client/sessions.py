@@ -24,6 +24,7 @@ from e2ecall.crypto.random import generate_bytes
 from e2ecall.errors import (
     IdentityChangedError,
     LocalProtocolError,
+    RelayError,
 )
 from e2ecall.io.store import Change, Store
 from e2ecall.protocol import session as protocol
@@ -81,10 +82,13 @@ class Sessions(Receiving):
         self._fetching: dict[Address, anyio.Lock] = {}
         self.gaps = Gaps(store, self._peers, account.lock)
 
-    async def ensure(self, address: Address, *, fetch: Fetch) -> None:
+    async def ensure(self, address: Address, *, fetch: Fetch, must_renew: bool = True) -> None:
         """Begin a session with ``address`` unless there is one that can be used.
 
+        Without ``must_renew`` one that is merely due for renewal is used on where no bundle comes.
+
         Raises:
+            RelayError: no bundle is to be had.
             IdentityChangedError: the relay serves another identity than the pinned one.
             RemoteProtocolError: the relay serves a bundle that is not valid.
         """
@@ -94,7 +98,12 @@ class Sessions(Receiving):
         async with self._fetching.setdefault(address, anyio.Lock()):
             if not self._needs_bundle(address):
                 return
-            bundle = await fetch(address, self.contacts.get(address).token)
+            try:
+                bundle = await fetch(address, self.contacts.get(address).token)
+            except RelayError:
+                if must_renew or not self._can_go_on(address):
+                    raise
+                return
             async with self._lock:
                 if self._needs_bundle(address):  # else its own message came in meanwhile
                     await self._use_bundle(address, bundle)
@@ -107,14 +116,15 @@ class Sessions(Receiving):
         *,
         fetch: Fetch,
         give_token: bool,
+        must_renew: bool = True,
     ) -> Sealed:
         """Encrypt for ``address`` and store the session; beginning one where there is none.
 
         A ``body`` that depends on the session is made when it is known which one carries it. With
         ``give_token`` the peer gets a token to reach us by, if it has none yet. Raises as `ensure`,
-        and what making the body raises.
+        but for a call as `check_identity`, and what making the body raises.
         """
-        await self.ensure(address, fetch=fetch)
+        await self.ensure(address, fetch=fetch, must_renew=must_renew)
         async with self._lock:
             known = self.contacts.get(address).given_token
             sealed = await self._seal(address, kind, body, give_token=give_token)
@@ -149,6 +159,11 @@ class Sessions(Receiving):
             or self._needs_session(peer)
             or self._is_silent(peer)
         )
+
+    def _can_go_on(self, address: Address) -> bool:
+        """SESSION-12: tell whether there is a session, with a key to seal to, whatever is due."""
+        peer = self._peers.get(address)
+        return peer is not None and peer.sealing_key.expires > self._clock()
 
     def _is_silent(self, peer: PeerState) -> bool:
         """SESSION-10: tell whether to look if the peer is on another device by now."""
@@ -195,6 +210,8 @@ class Sessions(Receiving):
     async def _seal(
         self, address: Address, kind: PayloadKind, body: bytes | Body, *, give_token: bool
     ) -> Sealed:
+        if kind is not PayloadKind.CALL:
+            self.check_identity(address)  # IDENTITY-16: not blocked while prekeys were fetched
         prekeys, contact, now = self._account.prekeys, self.contacts.get(address), self._clock()
         peer = self._peers.get(address)
         if peer is None:

@@ -6,10 +6,12 @@ import time
 import anyio
 import pytest
 
-from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
+from e2ecall.client.calllink import CallLink
+from e2ecall.errors import LocalProtocolError, NotReachableError, Reason, RemoteProtocolError
+from e2ecall.io.endpoint import RelayEndpoint
 from e2ecall.io.store import RecordKind
 from e2ecall.protocol import ratchet
-from e2ecall.protocol.messages import PayloadKind
+from e2ecall.protocol.messages import Cancel, LeaveReason, PayloadKind, decode_call_message
 from e2ecall.protocol.peerstore import peer_from_bytes
 from relay.wire.names import Address
 from tests.client.devices import DAY, HOUR, devices
@@ -213,6 +215,40 @@ async def test_a_body_is_made_for_the_session_that_carries_it(tmp_path):
         opened = await bob.receive(sent[0])
         assert ends == [(opened.remote, opened.local)]
         assert not opened.archived
+
+
+async def test_a_call_goes_on_without_a_bundle(tmp_path):
+    """SESSION-12, CALL-46: an envelope that comes twice ends no call of a callee who cannot ask the
+    caller's relay; a call that begins, and a text, are not sent in a session that is in doubt.
+    """
+    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
+        await introduce(alice, bob)
+        place.now += HOUR
+        twice = await bob.send(alice, b"an offer", kind=PayloadKind.CALL)
+        await alice.receive(twice)
+        with pytest.raises(RemoteProtocolError):
+            await alice.receive(twice)
+        elsewhere = RelayEndpoint.of_name("other.example")
+        link = CallLink(alice.sessions, elsewhere, None, bob.address)
+        delivered = []
+
+        async def deliver(sealed, box):
+            delivered.append((sealed, box))
+
+        link.deliver = deliver
+        message = Cancel(bytes(16), 0, LeaveReason.NORMAL, None)
+        await link.send(message, bytes(32))
+        ((sealed, _),) = delivered
+        opened = await bob.receive(sealed.envelope)
+        assert decode_call_message(opened.payload.body) == message
+        with pytest.raises(NotReachableError):
+            await link.send(message, None)
+        with pytest.raises(NotReachableError):
+            await alice.seal(bob, b"a text", fetch=link.fetch_bundle)
+        place.now += 20 * DAY  # the sealing key has expired
+        with pytest.raises(NotReachableError):
+            await link.send(message, bytes(32))
+        assert len(delivered) == 1
 
 
 async def test_a_body_that_cannot_be_made_changes_nothing(tmp_path):
