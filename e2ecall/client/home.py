@@ -117,27 +117,30 @@ class Home:
     async def publish_tokens(self) -> None:
         """Tell the relay which delivery tokens are good: of contacts, and of invitations."""
         sessions = self._services.sessions
-        await sessions.rotate_tokens()
-        # In this order: who took an invitation up is never without a token.
-        await self._put_tokens()
-        await self.line.request(PutInvitations(sessions.reach.invitations()), Done)
-        await sessions.tokens_published()
+        # One after the other: an older set must not come after a newer one, and what is drawn
+        # while the relay answers does not count as published (REACH-04).
+        async with self._publishing:
+            await sessions.rotate_tokens()
+            # In this order: who took an invitation up is never without a token.
+            await self._put_tokens()
+            await self.line.request(PutInvitations(sessions.reach.invitations()), Done)
+            await sessions.tokens_published()
 
     async def _put_tokens(self) -> None:
-        async with self._publishing:  # an older set must not come after a newer one
-            hashes = self._services.sessions.reach.token_hashes()
-            if len(hashes) <= MAX_BUNDLE_FIELDS:
-                await self.line.request(PutTokens(hashes), Done)
+        """Tell the tokens alone; `_publishing` is held by the caller."""
+        hashes = self._services.sessions.reach.token_hashes()
+        if len(hashes) <= MAX_BUNDLE_FIELDS:
+            await self.line.request(PutTokens(hashes), Done)
+            return
+        for attempt in range(TOKEN_ATTEMPTS):
+            try:
+                await self._put_in_parts(hashes)
+            except RelayError:
+                # The parts before went with the connection that had them (WIRE-26).
+                if attempt == TOKEN_ATTEMPTS - 1:
+                    raise
+            else:
                 return
-            for attempt in range(TOKEN_ATTEMPTS):
-                try:
-                    await self._put_in_parts(hashes)
-                except RelayError:
-                    # The parts before went with the connection that had them (WIRE-26).
-                    if attempt == TOKEN_ATTEMPTS - 1:
-                        raise
-                else:
-                    return
 
     async def _put_in_parts(self, hashes: tuple[bytes, ...]) -> None:
         for begin in range(0, len(hashes), MAX_BUNDLE_FIELDS):
@@ -149,7 +152,8 @@ class Home:
         """Have the relay learn a first token before the contact does, if it answers at all."""
         with anyio.move_on_after(FIRST_TOKEN_PATIENCE):
             try:
-                await self._put_tokens()
+                async with self._publishing:
+                    await self._put_tokens()
             except E2ECallError as error:
                 # Without its text, which may name somebody; `_maintain` publishes it later.
                 _log.warning("a token could not be published: %s", type(error).__name__)

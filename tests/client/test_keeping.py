@@ -1,5 +1,6 @@
 """The account at its own relay (spec/prekeys.md, spec/identity.md): lost requests, and races."""
 
+import time
 from dataclasses import replace
 from hashlib import sha256
 
@@ -8,6 +9,7 @@ import pytest
 
 from e2ecall.client.contacts import ContactRecord
 from e2ecall.client.home import MAINTENANCE_INTERVAL, retry_delay
+from e2ecall.client.reach import ROTATION, Told
 from e2ecall.errors import ConnectionFailedError, RelayError
 from e2ecall.io.store import Change, RecordKind
 from e2ecall.protocol.exchange_guard import ExchangeGuard
@@ -21,7 +23,7 @@ from relay.wire.messages import (
 )
 from relay.wire.records import PreKeyKind
 from tests.client.devices import DAY, HOUR, devices
-from tests.integration.people import PATIENCE, person
+from tests.integration.people import PATIENCE, person, texts, two_people
 
 pytestmark = pytest.mark.anyio
 
@@ -171,7 +173,8 @@ async def test_tokens_of_many_contacts(tmp_path, relay):
 
         home.line.request = breaking
         with anyio.fail_after(PATIENCE):
-            await home._put_tokens()
+            async with home._publishing:
+                await home._put_tokens()
         *parts, last = done[-4:]
         assert last == UseTokens(300)
         assert [part.begin for part in parts] == [0, 128, 256]
@@ -213,6 +216,48 @@ async def test_refused_tokens_are_given_again(tmp_path, relay):
         alice._services.sessions.tell_tokens_changed()
         with anyio.fail_after(PATIENCE):
             await given_again.wait()
+
+
+async def test_what_is_drawn_meanwhile_was_not_published(tmp_path, relay):
+    """REACH-04: a token that is drawn while an older set is on its way counts as published after it
+    was put itself, and not with that set.
+    """
+    now = [time.time()]
+    async with two_people(tmp_path, relay, clock=lambda: now[0]) as (alice, bob):
+        await alice.message(bob.address, "hello")
+        now[0] += 1
+        await bob.message(alice.address, "hello yourself")
+        await texts(alice, 1)
+        home, sessions = alice._home, alice._services.sessions
+        request, first_done = home.line.request, anyio.Event()
+        put, sets, early = set(sessions.reach.token_hashes()), [], []
+
+        async def followed(body, kind):
+            if not isinstance(body, PutTokens):
+                return await request(body, kind)
+            sets.append(body)
+            if len(sets) == 1:
+                now[0] += ROTATION
+                tasks.start_soon(home.publish_tokens)
+                await anyio.wait_all_tasks_blocked()
+            else:
+                with anyio.move_on_after(2):
+                    await first_done.wait()
+            (contact,) = sessions.contacts.all()
+            is_put = sha256(contact.given_token).digest() in put
+            if sessions.reach.get(contact.address).told is not Told.DRAWN and not is_put:
+                early.append(contact.given_token)
+            reply = await request(body, kind)
+            put.update(body.hashes)
+            return reply
+
+        home.line.request = followed
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                await home.publish_tokens()
+                first_done.set()
+        assert len(put) == 2
+        assert early == []
 
 
 def replaced(record, **changes):
