@@ -101,8 +101,11 @@ class Gaps:
         async def following(closed: anyio.Event) -> Loss | None:
             nonlocal taken
             if taken is not None:
-                await self._told(taken)
-                taken = None
+                async with self._lock:
+                    # Before the write, which may be done when it is cancelled: told once more
+                    # it would hide as many messages that are lost later.
+                    told, taken = taken, None
+                    await self._told(told)
             while (taken := self._next()) is None:
                 if closed.is_set():
                     return None
@@ -123,10 +126,9 @@ class Gaps:
         if isinstance(event, MessagesSetAside):
             self._aside_told = event.count
             return
-        async with self._lock:
-            record = self._record(event.peer)
-            rest = max(0, record.untold - event.count)
-            await self._store.write([replace(record, untold=rest).change(event.peer)])
+        record = self._record(event.peer)
+        rest = max(0, record.untold - event.count)
+        await self._store.write([replace(record, untold=rest).change(event.peer)])
 
     def _record(self, address: str) -> _Record:
         found = self._records.get(address.encode())

@@ -99,20 +99,22 @@ class Inbox:
         """Return a reader: each call forgets the text it returned before and returns the next.
 
         It is given an event that says that no more can arrive, and then returns None at the end.
+        Cancelled, it loses none (INBOX-06).
         """
-        taken: bytes | None = None
+        taken: tuple[bytes, bytes] | None = None
 
         async def following(closed: anyio.Event) -> TextMessage | None:
             nonlocal taken
-            if taken is not None:
-                await self._store.write([Change(RecordKind.INBOX, taken, None)])
-                taken = None
+            # INBOX-06: a request that was cancelled may have deleted it, and its number may be
+            # that of another text by now.
+            if taken is not None and self._store.get(RecordKind.INBOX, taken[0]) is taken[1]:
+                await self._store.write([Change(RecordKind.INBOX, taken[0], None)])
             while not (waiting := self._store.all(RecordKind.INBOX)):
                 if closed.is_set():
                     return None
                 await self._arrived.wait()
-            taken = min(waiting)
-            stored = decode_stored(waiting[taken], _Stored)
+            taken = min(waiting.items())
+            stored = decode_stored(taken[1], _Stored)
             text = decode_text(stored.body)
             return TextMessage(stored.sender, stored.proven, stored.sent_at_ms / 1000, text)
 
