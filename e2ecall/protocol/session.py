@@ -66,7 +66,7 @@ class Received:
     """A decrypted message and the states to store before anything is done with it.
 
     ``initial``: it began a new session. ``proven``: see `PeerState.proven`. ``archived``: it came
-    in a session that was replaced; such a message may be shown as text but is never a call's.
+    in a replaced session without a mark; it may be shown as text but is never a call's (SESSION-04).
     """
 
     peer: PeerState
@@ -105,8 +105,8 @@ def initiate(
     same_device = known is not None and known.device_id == device_id
     session = replace(generate_session(local, verified), created=int(now))
     former = known.sessions if known is not None and same_device else ()
-    if former and former[0].handshake is not None:
-        # SESSION-03: nobody knows which of two unanswered handshakes the peer reads last.
+    if former:
+        # SESSION-03: what the peer sent in the session before may come after it knows this one.
         session, former = _crossed(session, former)
     peer = PeerState(
         address=address,

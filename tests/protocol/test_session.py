@@ -214,30 +214,78 @@ def replaced(talking):
     return late
 
 
-def test_new_session_archives_the_old(talking):
-    """SESSION-02: an own new session replaces the old, which still decrypts and says so."""
+def test_new_session_replaces_the_old(talking):
+    """SESSION-02, SESSION-04: what was on its way when a session was replaced separates nobody."""
     alice, bob = talking
     late = replaced(talking)
+    new = bob.send(alice, b"new")
     old = bob.receive(late)
-    assert (old.plaintext, old.archived) == (b"late", True)
-    received = alice.receive(bob.send(alice, b"new"))
+    assert (old.plaintext, old.archived) == (b"late", False)
+    assert bob.peers[alice.address].active.session_id == old.session_id
+    received = alice.receive(new)
     assert (received.initial, received.archived) == (True, False)
     assert alice.peers[bob.address].active.session_id == received.session_id
+    settle(alice, bob)
+
+
+def test_held_back_until_the_session_is_replaced(talking):
+    """R7, SESSION-03: a message held back while its sender begins anew silences no later call."""
+    alice, bob = talking
+    held = bob.send(alice, b"held back")
+    bob.initiate(alice)
+    alice.receive(bob.send(alice, b"new"))
+    alice.receive(held)
+    assert not bob.receive(alice.send(bob, b"offer", call=True)).archived
+    settle(alice, bob)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_replaced_in_any_order(talking, seed):
+    """R7, SESSION-04: nor does any order of envelopes while answered sessions are replaced."""
+    chance = random.Random(seed)
+    ends = list(talking)
+    waiting = {one.address: [] for one in ends}
+    for step in range(30):
+        one, other = chance.sample(ends, 2)
+        if step in (8, 16):
+            one.initiate(other)
+        if chance.random() < 0.5:
+            waiting[other.address].append(one.send(other, b"%d" % step))
+        elif mail := waiting[one.address]:
+            one.receive(mail.pop(chance.randrange(len(mail))))
+        for end in ends:
+            end.now += 3_600
+    for one in ends:
+        chance.shuffle(waiting[one.address])
+        for envelope in waiting[one.address]:
+            one.receive(envelope)
+    settle(*ends)
+
+
+def test_replaced_without_a_mark(talking):
+    """SESSION-04: a replaced session without a mark decrypts, says so, and stays replaced."""
+    alice, bob = talking
+    late = replaced(talking)
+    peer = bob.peers[alice.address]
+    unmarked = tuple(replace(one, crossed=False) for one in peer.sessions)
+    bob.peers[alice.address] = replace(peer, sessions=unmarked)
+    old = bob.receive(late)
+    assert (old.plaintext, old.archived) == (b"late", True)
+    assert bob.peers[alice.address].active.session_id == peer.active.session_id
 
 
 def test_archive_is_bounded(talking):
     """SESSION-02: one active and five archived sessions are kept, each at most 14 days."""
     alice, bob = talking
-    late = alice.send(bob, b"late")
     for _ in range(MAX_ARCHIVED):
         bob.initiate(alice)
         alice.receive(bob.send(alice, b"new"))
     for peer in (alice.peers[bob.address], bob.peers[alice.address]):
         assert len(peer.sessions) == 1 + MAX_ARCHIVED
-    bob.now += 14 * DAY - 1
-    assert bob.receive(late).archived
-    peer = without_expired_keys(bob.peers[alice.address], now=bob.now + 1)
-    assert len(peer.sessions) == 1
+    end = bob.now + 14 * DAY
+    for now, left in ((end - 1, 1 + MAX_ARCHIVED), (end, 1)):
+        peer = without_expired_keys(bob.peers[alice.address], now=now)
+        assert len(peer.sessions) == left
 
 
 def test_archived_session_expires(talking):
