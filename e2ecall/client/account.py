@@ -234,18 +234,29 @@ class Account:
                 await self._refresh_prekeys(counts)
         await self._publish(ask)
 
+    async def forget_expired(self) -> None:
+        """PREKEYS-12: rotate and forget prekeys, whatever the relay answers or does not.
+
+        What is drawn is published by the next `maintain`.
+        """
+        async with self.lock:
+            if self._unpublished():  # PREKEYS-11: nothing is drawn on top of it
+                await self.save_prekeys(prekeys.without_expired(self.prekeys, now=self._clock()))
+            else:
+                await self._refresh_prekeys(None)
+
     async def save_prekeys(self, state: PreKeyState, *with_it: Change) -> None:
         """Store the private prekeys, together with other changes or not at all.
 
         The lock is held by the caller, since it read the state.
         """
         changes = list(with_it)
-        if state is not self._prekeys.get():
+        if state != self._prekeys.get():
             changes.append(Change(RecordKind.PREKEYS, b"", prekeys_to_bytes(state)))
         if changes:
             await self._store.write(changes)
 
-    async def _refresh_prekeys(self, counts: PrekeyCounts) -> None:
+    async def _refresh_prekeys(self, counts: PrekeyCounts | None) -> None:
         before = self.prekeys
         state, fresh = prekeys.maintain(before, self.local, counts, now=self._clock())
         if fresh:

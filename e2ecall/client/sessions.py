@@ -134,7 +134,8 @@ class Sessions(Receiving):
         return sealed
 
     async def forget_expired(self) -> None:
-        """Drop sessions, skipped keys and strangers whose time is over."""
+        """Drop sessions, keys and strangers whose time is over."""
+        await self._account.forget_expired()
         async with self._lock:
             changes = self._peers.expired(self._clock())
             if changes:

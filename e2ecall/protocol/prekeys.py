@@ -196,9 +196,9 @@ def maintain(
     refilled. Store the state before publishing. Fresh keys are drawn as needed.
     """
     moment = int(now)
-    state = _without_old(state, moment)
+    state = without_expired(state, now=now)
     maker = _Maker(local, moment, state.next_key_id)
-    kept = [key for key in state.rotated if not key.retired or moment < key.retired + KEEP_RETIRED]
+    kept = list(state.rotated)
     sealing_key = state.sealing_key
     if any(_is_due(key, moment) for key in kept if not key.retired):
         # PREKEYS-04: a retired key lives on for what was sealed or begun with it.
@@ -209,6 +209,14 @@ def maintain(
     if counts is None:
         counts = PrekeyCounts(ONE_TIME_TARGET, ONE_TIME_TARGET)
     return _refilled(state, maker, counts)
+
+
+def without_expired(state: PreKeyState, *, now: float) -> PreKeyState:
+    """Return the state without private keys whose time is over; needs nothing of a relay."""
+    moment = int(now)
+    state = _without_old(state, moment)
+    kept = [key for key in state.rotated if not key.retired or moment < key.retired + KEEP_RETIRED]
+    return replace(state, rotated=tuple(kept))
 
 
 def batches(prekeys: Iterable[PreKey]) -> list[tuple[PreKey, ...]]:

@@ -1,6 +1,7 @@
 """The account at its own relay (spec/prekeys.md, spec/identity.md): lost requests, and races."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 
@@ -16,6 +17,7 @@ from e2ecall.protocol.exchange_guard import ExchangeGuard
 from relay.wire.limits import MAX_TOKENS
 from relay.wire.messages import (
     PrekeyCounts,
+    PrekeyStatus,
     PublishPrekeys,
     PutTokens,
     UpdateDeviceList,
@@ -57,6 +59,25 @@ async def test_lost_renewal(tmp_path):
         await bob.reopen()
         await bob.maintain()
         assert place.accounts["bob"].device_list.version == 3
+
+
+@pytest.mark.parametrize("unanswered", [PrekeyStatus, PublishPrekeys])
+async def test_unanswered_for_weeks(tmp_path, unanswered):
+    """PREKEYS-12: a relay that leaves requests open does not keep replaced keys alive."""
+    async with devices(tmp_path, "bob") as (place, bob):
+        place.now += 3 * DAY
+        await bob.maintain()
+        place.lost = {unanswered}
+        for _ in range(17):
+            place.now += DAY
+            await bob.sessions.forget_expired()
+            with suppress(ConnectionFailedError):
+                await bob.maintain()
+        kept = bob.account.prekeys.rotated
+        assert all(place.now < key.retired + 16 * DAY for key in kept if key.retired)
+        ages = sorted({(place.now - key.created) // DAY for key in kept})
+        # What was published makes room for more; what was not is the last that was drawn.
+        assert ages[0] < 2 if unanswered is PrekeyStatus else ages == [15, 17]
 
 
 async def test_lost_prekeys(tmp_path):

@@ -15,6 +15,7 @@ from e2ecall.protocol.prekeys import (
     batches,
     maintain,
     sign_prekey,
+    without_expired,
 )
 from e2ecall.protocol.prekeystore import prekeys_from_bytes, prekeys_to_bytes
 from relay.wire.codec import encode
@@ -67,6 +68,17 @@ def test_absence(bob):
     """PREKEYS-05: after a long absence the last keys still live, for the mail that waited."""
     state, _ = maintain(bob.prekeys, bob.local, FULL, now=bob.now + 40 * DAY)
     assert len(state.sealing_keys()) == 2
+
+
+def test_forgetting_alone(bob):
+    """PREKEYS-12: private keys are forgotten at their time without anything new being drawn."""
+    state, _ = maintain(bob.prekeys, bob.local, FULL, now=bob.now + 2 * DAY)
+    end = bob.now + 18 * DAY
+    assert without_expired(state, now=end - 1) == state
+    left = without_expired(state, now=end)
+    assert (len(state.rotated), len(left.rotated)) == (6, 3)
+    assert left.next_key_id == state.next_key_id
+    assert not without_expired(state, now=bob.now + 196 * DAY).one_time_x25519
 
 
 def test_refill(bob):
