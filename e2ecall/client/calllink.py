@@ -22,6 +22,7 @@ from e2ecall.errors import (
     NotReachableError,
     RelayError,
     RemoteProtocolError,
+    StoreError,
 )
 from e2ecall.io.connection import RelayConnection
 from e2ecall.io.endpoint import RelayEndpoint
@@ -262,6 +263,8 @@ class CallLink(AnonymousLine):
                 return
             if opened.payload.kind is PayloadKind.CALL:
                 self._on_message(decode_call_message(opened.payload.body))
+        except StoreError:
+            raise  # INBOX-05: it must not be acknowledged
         except RemoteProtocolError as error:
             _log.info("a call message was refused: %s", error.reason)
         except E2ECallError as error:
