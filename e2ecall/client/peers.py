@@ -14,9 +14,10 @@ from e2ecall.client.reach import Reach
 from e2ecall.client.stored import Stored
 from e2ecall.errors import RemoteProtocolError
 from e2ecall.io.store import Change, RecordKind, Store
+from e2ecall.protocol.chains import MAX_SKIPPED_KEYS
 from e2ecall.protocol.encoding import decode_remote
 from e2ecall.protocol.exchange_guard import ExchangeGuard
-from e2ecall.protocol.peer import PeerState, without_expired_keys
+from e2ecall.protocol.peer import PeerState, with_skipped_keys, without_expired_keys
 from e2ecall.protocol.peerstore import peer_from_bytes, peer_to_bytes
 from relay.wire.names import Address
 from relay.wire.records import DeviceList, SignedDeviceList
@@ -32,6 +33,9 @@ MAX_STRANGERS: Final = 500
 
 STRANGER_LIFETIME: Final = 180 * 86_400
 """Seconds after such a sender's last message."""
+
+MAX_SKIPPED_BY_OTHERS: Final = 100
+"""RATCHET-14: skipped keys of an unproven sender, or of a proven stranger."""
 
 
 class Peers:
@@ -80,6 +84,9 @@ class Peers:
 
         A proven peer ends all requests under its address: its own, and those of impostors.
         """
+        is_known = peer.proven and not self._contacts.get(peer.address).is_stranger
+        room = MAX_SKIPPED_KEYS if is_known else MAX_SKIPPED_BY_OTHERS
+        peer = with_skipped_keys(peer, room)
         if not peer.proven:
             key = _request_key(peer.address, peer.identity_key)
             others = {k: other for k, other in self._requests.all().items() if k != key}

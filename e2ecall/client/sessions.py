@@ -40,6 +40,7 @@ from e2ecall.protocol.peer import (
     RENEWAL_INTERVAL,
     PeerState,
     is_unanswered,
+    newer_key,
 )
 from relay.wire.limits import MESSAGE_ID_BYTES
 from relay.wire.names import Address
@@ -196,9 +197,8 @@ class Sessions(Receiving):
             else:
                 # IDENTITY-07 counts here, too: the key is taken from a whole, verified bundle.
                 verified = verify_bundle(bundle, address=address, now=now, known=peer.device_list)
-                peer = replace_peer(
-                    peer, device_list=verified.device_list, sealing_key=verified.sealing_key
-                )
+                sealing_key = newer_key(peer.sealing_key, verified.sealing_key)
+                peer = replace_peer(peer, device_list=verified.device_list, sealing_key=sealing_key)
         except IdentityChangedError:
             # Raised only for a list that the other identity signed.
             body = bundle.device_list.body

@@ -181,14 +181,19 @@ def bounded(chains: tuple[ReceivingChain, ...], *, now: float) -> tuple[Receivin
     RATCHET-09: what is over the limit goes from the oldest end. A past chain without skipped
     keys has nothing left to decrypt and goes too.
     """
+    fresh = tuple(chain.fresh(now) for chain in chains[:MAX_RECEIVING_CHAINS])
+    return within(fresh, MAX_SKIPPED_KEYS)
+
+
+def within(chains: tuple[ReceivingChain, ...], room: int) -> tuple[ReceivingChain, ...]:
+    """Return newest-first chains with at most ``room`` skipped keys, the newest."""
     kept: list[ReceivingChain] = []
-    room = MAX_SKIPPED_KEYS
-    for index, chain in enumerate(chains[:MAX_RECEIVING_CHAINS]):
-        fresh = chain.fresh(now)
-        if len(fresh.skipped) > room:
-            newest = list(fresh.skipped.items())[len(fresh.skipped) - room :]
-            fresh = replace(fresh, skipped=dict(newest))
-        room -= len(fresh.skipped)
-        if index == 0 or fresh.skipped:
-            kept.append(fresh)
+    for index, chain in enumerate(chains):
+        left = chain
+        if len(chain.skipped) > room:
+            newest = list(chain.skipped.items())[len(chain.skipped) - room :]
+            left = replace(chain, skipped=dict(newest))
+        room -= len(left.skipped)
+        if index == 0 or left.skipped:
+            kept.append(left)
     return tuple(kept)

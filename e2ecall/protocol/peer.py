@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from e2ecall.protocol.bundle import verify_sealing_key
 from e2ecall.protocol.devices import VerifiedDeviceList
-from e2ecall.protocol.ratchet import without_expired
+from e2ecall.protocol.ratchet import skipped_count, within_room, without_expired
 from e2ecall.protocol.ratchetstate import RatchetState
 from relay.wire.codec import decode
 from relay.wire.names import Address
@@ -167,6 +167,21 @@ def without_expired_keys(peer: PeerState, *, now: float) -> PeerState:
     return replace(peer, sessions=sessions)
 
 
+def with_skipped_keys(peer: PeerState, room: int) -> PeerState:
+    """RATCHET-14: return the state with at most ``room`` skipped keys, of all its sessions.
+
+    The active session keeps its own first, then the ones that were active last.
+    """
+    if sum(skipped_count(session.ratchet) for session in peer.sessions) <= room:
+        return peer
+    sessions = []
+    for session in peer.sessions:
+        kept = within_room(session.ratchet, room)
+        room -= skipped_count(kept)
+        sessions.append(replace(session, ratchet=kept))
+    return replace(peer, sessions=tuple(sessions))
+
+
 def with_sealing_key(peer: PeerState, prekey: PreKey, *, now: float) -> PeerState:
     """Return the state with a newer sealing key that the peer sent; an older one changes nothing.
 
@@ -174,6 +189,9 @@ def with_sealing_key(peer: PeerState, prekey: PreKey, *, now: float) -> PeerStat
         RemoteProtocolError: it is not a valid sealing key of this device (see `verify_prekey`).
     """
     verify_sealing_key(prekey, address=peer.address, device=peer.device, now=now)
-    if prekey.expires < peer.sealing_key.expires:
-        return peer
-    return replace(peer, sealing_key=prekey)
+    return replace(peer, sealing_key=newer_key(peer.sealing_key, prekey))
+
+
+def newer_key(known: PreKey, other: PreKey) -> PreKey:
+    """SESSION-06: return which of two sealing keys of one device to use from now on."""
+    return known if other.expires < known.expires else other

@@ -29,6 +29,7 @@ from e2ecall.protocol.chains import (
     skip_to,
     step_chain,
     step_root,
+    within,
 )
 from e2ecall.protocol.ratchetstate import RatchetState, Step
 from e2ecall.secret import Secret
@@ -114,6 +115,16 @@ def decrypt(state: RatchetState, message: bytes, *, now: float) -> tuple[Ratchet
 def without_expired(state: RatchetState, *, now: float) -> RatchetState:
     """Return the state without skipped keys that are older than seven days."""
     return replace(state, receiving=bounded(state.receiving, now=now))
+
+
+def skipped_count(state: RatchetState) -> int:
+    """Return how many skipped keys are kept."""
+    return sum(len(chain.skipped) for chain in state.receiving)
+
+
+def within_room(state: RatchetState, room: int) -> RatchetState:
+    """Return the state with at most ``room`` skipped keys, the newest."""
+    return replace(state, receiving=within(state.receiving, room))
 
 
 def _take_step(state: RatchetState, step: Step) -> RatchetState:

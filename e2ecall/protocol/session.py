@@ -20,7 +20,7 @@ from e2ecall.protocol.handshake import (
     verify_sender,
 )
 from e2ecall.protocol.local import LocalDevice
-from e2ecall.protocol.peer import PeerState, Session, is_crowded, is_expired
+from e2ecall.protocol.peer import PeerState, Session, is_crowded, is_expired, newer_key
 from e2ecall.protocol.pqxdh import VERSION
 from e2ecall.protocol.prekeys import PreKeyState
 from e2ecall.protocol.sealing import Frame, InitialMessage, generate_envelope, open_envelope
@@ -66,7 +66,7 @@ class Received:
     """A decrypted message and the states to store before anything is done with it.
 
     ``initial``: it began a new session. ``proven``: see `PeerState.proven`. ``archived``: it came
-    in a replaced session without a mark; it may be shown as text but is never a call's (SESSION-04).
+    in a replaced session without a mark; it may be shown as text but is never a call's.
     """
 
     peer: PeerState
@@ -101,10 +101,12 @@ def initiate(
     verified = verify_bundle(
         bundle, address=address, now=now, known=None if known is None else known.device_list
     )
-    device_id = verified.device.device_id
-    same_device = known is not None and known.device_id == device_id
+    device_id, sealing_key = verified.device.device_id, verified.sealing_key
     session = replace(generate_session(local, verified), created=int(now))
-    former = known.sessions if known is not None and same_device else ()
+    former: tuple[Session, ...] = ()
+    if known is not None and known.device_id == device_id:
+        former = known.sessions
+        sealing_key = newer_key(known.sealing_key, sealing_key)
     if former:
         # SESSION-03: what the peer sent in the session before may come after it knows this one.
         session, former = _crossed(session, former)
@@ -112,7 +114,7 @@ def initiate(
         address=address,
         device_id=device_id,
         device_list=verified.device_list,
-        sealing_key=verified.sealing_key,
+        sealing_key=sealing_key,
         proven=True,
         sessions=former,
         heard=int(now) if known is None else known.heard,
@@ -261,8 +263,8 @@ def _receive_initial(
         # in the session before; so both live, and the one that is used is active.
         session, former = _crossed(session, former)
     sealing_key = initial.sealing_key
-    if peer is not None and peer.sealing_key.expires > sealing_key.expires:
-        sealing_key = peer.sealing_key
+    if peer is not None:
+        sealing_key = newer_key(peer.sealing_key, sealing_key)
     peer = PeerState(
         address=sender.address,
         device_id=sender.device.device_id,

@@ -14,6 +14,7 @@ from e2ecall.errors import IdentityChangedError, Reason, RemoteProtocolError
 from e2ecall.io.store import Change, RecordKind
 from e2ecall.protocol.exchange_guard import ExchangeGuard
 from e2ecall.protocol.messages import PayloadKind
+from e2ecall.protocol.ratchet import skipped_count
 from relay.services.signatures import RelayKey
 from relay.wire.names import Address
 from tests.client.devices import DAY, Device, Impostor, devices
@@ -28,6 +29,11 @@ async def refuses(device, envelope):
         await device.receive(envelope)
     assert {kind: device.store.all(kind) for kind in RecordKind} == before
     return caught.value.reason
+
+
+def skipped_keys(peer):
+    """Return how many skipped keys each session holds."""
+    return [skipped_count(session.ratchet) for session in peer.sessions]
 
 
 async def test_squatted_name(tmp_path):
@@ -102,6 +108,33 @@ async def test_requests_are_bounded(tmp_path, monkeypatch):
         place.now += 30 * DAY
         await bob.sessions.forget_expired()
         assert bob.store.all(RecordKind.REQUEST) == bob.store.all(RecordKind.PEER) == {}
+
+
+async def test_skipped_keys_of_others(tmp_path, monkeypatch):
+    """P12, RATCHET-14: strangers skip less than contacts do, in all their sessions together."""
+    monkeypatch.setattr(peers, "MAX_SKIPPED_BY_OTHERS", 4)
+    async with devices(tmp_path, "bob", "carol", "dave") as (place, bob, carol, dave):
+        mallory = Impostor(place, "mallory")
+        for _ in range(2):
+            await bob.receive(mallory.send(bob, b"a session", anew=True))
+            for _ in range(3):
+                mallory.send(bob, b"skipped")
+            await bob.receive(mallory.send(bob, b"more"))
+        for other in (carol, dave):
+            await bob.receive(await other.send(bob, b"hello"))
+        await bob.send(dave, b"welcome")
+        for other in (carol, dave):
+            for _ in range(6):
+                await other.send(bob, b"skipped")
+            await bob.receive(await other.send(bob, b"more"))
+        kept = [
+            bob.sessions._peers.request(
+                mallory.endpoint.address, mallory.endpoint.local.identity.public
+            ),
+            bob.sessions._peers.get(carol.address),
+            bob.sessions._peers.get(dave.address),
+        ]
+        assert [skipped_keys(peer) for peer in kept] == [[3, 1], [4], [6]]
 
 
 async def test_strangers_are_bounded(tmp_path, monkeypatch):

@@ -263,3 +263,25 @@ async def test_a_body_that_cannot_be_made_changes_nothing(tmp_path):
         with pytest.raises(LocalProtocolError):
             await alice.send(bob, made, kind=PayloadKind.CALL)
         assert alice.store._records == before
+
+
+async def test_an_older_bundle(tmp_path):
+    """SESSION-06: a relay that serves an older bundle does not bring back an older sealing key."""
+    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
+        await introduce(alice, bob)
+        older = place.bundle("bob")
+        place.now += 3 * DAY
+        await bob.maintain()
+        await alice.receive(await bob.send(alice, b"with the newer key"))
+        newer = alice.sessions._peers.get(bob.address).sealing_key
+        place.now += DAY + 1
+        await alice.maintain()
+
+        async def fetch(_address, _token):
+            place.fetches += 1
+            return older
+
+        before = place.fetches
+        await alice.send(bob, b"after a look", fetch=fetch)
+        assert place.fetches == before + 1
+        assert alice.sessions._peers.get(bob.address).sealing_key == newer

@@ -11,9 +11,11 @@ from e2ecall.protocol.peer import (
     MAX_ARCHIVED,
     is_unanswered,
     with_sealing_key,
+    with_skipped_keys,
     without_expired_keys,
 )
 from e2ecall.protocol.prekeys import maintain
+from e2ecall.protocol.ratchet import skipped_count
 from e2ecall.protocol.sealing import SealingKeyExpiredError
 from e2ecall.protocol.session import Unsealed, unseal
 from relay.wire.messages import PrekeyCounts
@@ -414,3 +416,33 @@ def test_older_sealing_key_in_a_handshake(talking):
     alice.peers[bob.address] = with_sealing_key(alice.peers[bob.address], newer, now=alice.now)
     assert alice.receive(late).initial
     assert alice.peers[bob.address].sealing_key == newer
+
+
+def test_older_sealing_key_in_a_bundle(talking):
+    """SESSION-06: nor one that a relay serves when a new session is begun."""
+    alice, bob = talking
+    bob.prekeys, _ = maintain(
+        bob.prekeys, bob.local, PrekeyCounts(100, 100), now=alice.now + 2 * DAY
+    )
+    newer = bob.prekeys.sealing_key
+    alice.peers[bob.address] = with_sealing_key(alice.peers[bob.address], newer, now=alice.now)
+    assert alice.initiate(bob).sealing_key == newer
+
+
+def test_skipped_keys_of_all_sessions(talking):
+    """P4, RATCHET-14: over a peer's room the session active longest ago loses its own."""
+    alice, bob = talking
+    skipped = []
+    for _ in range(2):
+        skipped.append([alice.send(bob, b"%d" % n) for n in range(3)])
+        bob.receive(alice.send(bob, b"m"))
+        alice.initiate(bob)
+    peer = bob.peers[alice.address]
+    assert with_skipped_keys(peer, 6) == peer
+    for room, left in ((5, [3, 2]), (3, [3, 0]), (2, [2, 0]), (0, [0, 0])):
+        kept = with_skipped_keys(peer, room)
+        assert [skipped_count(session.ratchet) for session in kept.sessions] == left
+    bob.peers[alice.address] = with_skipped_keys(peer, 4)
+    assert bob.refuses(skipped[0][0]).reason is Reason.REPLAYED
+    for envelope, text in ((skipped[0][2], b"2"), (skipped[1][0], b"0")):
+        assert bob.receive(envelope).plaintext == text
