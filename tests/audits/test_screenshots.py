@@ -10,7 +10,12 @@ SHOWN = {
     "waiting": ("Waiting&#160;for&#160;calls", "Are&#160;you&#160;there?"),
     "incoming": ("Somebody&#160;calls", "alice@", "not&#160;verified"),
     "compare": ("Is&#160;it&#160;the&#160;same&#160;at&#160;both&#160;ends?",),
-    "talking": ("nobody&#160;is&#160;in&#160;between", "microphone&#160;off", "Quality:"),
+    "talking": (
+        "nobody&#160;is&#160;in&#160;between",
+        "microphone&#160;off",
+        "Quality:",
+        "Screen",
+    ),
     "call-waiting": ("carol@", "You&#160;are&#160;talking&#160;to&#160;alice@"),
     "after": ("No&#160;call", "The&#160;call&#160;has&#160;ended"),
 }
