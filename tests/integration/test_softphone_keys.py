@@ -110,15 +110,19 @@ async def test_a_code_and_a_text_are_for_the_call_they_were_meant_for(
         assert not phone.calls
 
 
-async def test_typing_answers_no_call(people):
+async def test_typing_answers_no_call(people, monkeypatch):
     """CALL-50: a call that rings under typing fingers waits for their pause; then one key counts,
     once; and who was verified is shown so whatever name they were called by.
     """
     async with people() as (alice, bob), softphone(bob) as (phone, app, press):
-        call = await alice.call(bob.address)
-        await becomes(lambda: isinstance(app.screen, RingingScreen))
-        await press(*"they are free to read")
-        assert phone.ringing
+        with monkeypatch.context() as slow:  # a busy machine takes seconds for some keys
+            slow.setattr(settling, "SETTLING", 60.0)
+            call = await alice.call(bob.address)
+            await becomes(lambda: isinstance(app.screen, RingingScreen))
+            await press(*"they are free to read")
+            assert phone.ringing
+            assert not app.screen.takes_keys
+        app.screen._settling.begin()
         await becomes(lambda: rings(app))
         for _ in range(2):
             app.screen.action_answer()
