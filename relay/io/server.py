@@ -42,8 +42,8 @@ log = structlog.get_logger()
 
 SWEEP_SECONDS: Final = 60.0
 SWITCH_SECONDS: Final = 0.0005
-"""For the thread that writes to the database to get its turn from a busy event loop, at each of its
-statements: a tenth of Python's own (spec/decisions/0028)."""
+"""For the thread that commits to get its turn from a busy event loop after it waited for the disk:
+a tenth of Python's own (spec/decisions/0028)."""
 PROBE_SECONDS: Final = 2.0
 """How often the storage is tried, for ``/readyz``."""
 

@@ -29,9 +29,9 @@ WIPE_SECONDS: Final = 60.0
 """How long the log may keep what the database has overwritten."""
 BUSY_TIMEOUT: Final = 2.0
 """Seconds to wait for another process that writes; a backup only reads and holds nobody up."""
-CACHE_KIB: Final = 16_384
-"""Pages that are held in memory: what a busy second delivers, so that it is not read back from the
-file, and what a transaction changes, so that it is written once."""
+CACHE_KIB: Final = 8_192
+"""Pages that are held in memory: what a busy relay has under way, so that it is not read back from
+the file, and what a transaction changes, so that it is written once."""
 
 
 class _Job:
