@@ -15,7 +15,7 @@ from typing import Any, Final
 import anyio
 
 from tests.bench.harness import Budget, Report
-from tests.bench.media.usage import Others
+from tests.bench.media.usage import Others, preferred
 from tests.network.bed import Network, Relay, network, peers_at, relay_on
 from tests.network.link import Conditions
 from tests.network.test_call import decoded, talk
@@ -39,7 +39,8 @@ def run(report: Report) -> None:
     others = Others()
     for name, fail in FAILURES.items():
         if report.only in name:
-            noticed, going = anyio.run(_measure, report.rounds(RUNS), fail)
+            with preferred():
+                noticed, going = anyio.run(_measure, RUNS, fail)
             _tell(report, f"{name}: noticed", noticed, NOTICED)
             _tell(report, f"{name}: goes on", going, GOES_ON)
     busy, _ = others.share()
