@@ -24,7 +24,7 @@ async def take_up(services: Services, link: InvitationLink) -> None:
         ConnectionFailedError: their relay cannot be reached.
     """
     sessions = services.sessions
-    await sessions.begin_invited(link)
+    known = await sessions.begin_invited(link)
     async with services.anonymous_line(link.address) as line:
         # REACH-18: here the relay says whether the token is good; to Send it never does.
         bundle = await line.fetch_bundle(link.address, link.token)
@@ -36,4 +36,4 @@ async def take_up(services: Services, link: InvitationLink) -> None:
             link.address, PayloadKind.INTRODUCTION, link.token, fetch=fetched, give_token=True
         )
         await line.deliver(replace(sealed, token=link.token), None)
-        await sessions.use_invited(link)
+        await sessions.use_invited(link, known)

@@ -70,8 +70,10 @@ class Tokens(Identities):
         seen = fingerprint(local.address, local.identity.public)
         return InvitationLink(local.address, token, expires, seen)
 
-    async def begin_invited(self, link: InvitationLink) -> None:
+    async def begin_invited(self, link: InvitationLink) -> bytes:
         """REACH-09: pin the identity of an invitation; take its token, if there is none yet.
+
+        Returns the token that is known now, for `use_invited`.
 
         Raises:
             IdentityChangedError: the person is known, or was invited, with another identity.
@@ -90,12 +92,18 @@ class Tokens(Identities):
                 raise changed(link.address)
             contact = self.contacts.get(link.address)
             # REACH-18: a token that is known stays until `use_invited`.
-            taken = replace(contact, token=contact.token or link.token)
+            token = contact.token or link.token
+            taken = replace(contact, token=token)
             pinned = replace(reach, fingerprint=link.fingerprint)
             await self._store.write([taken.change(), pinned.change(name)])
+            return token
 
-    async def use_invited(self, link: InvitationLink) -> None:
-        """REACH-18: take the token of an invitation that the person's relay let through."""
+    async def use_invited(self, link: InvitationLink, known: bytes) -> None:
+        """REACH-18: take the token of an invitation that the person's relay let through.
+
+        Where the person has told another one than ``known`` by now, that one is newer.
+        """
         async with self._lock:
             contact = self.contacts.get(link.address)
-            await self._store.write([replace(contact, token=link.token).change()])
+            if contact.token == known != link.token:
+                await self._store.write([replace(contact, token=link.token).change()])

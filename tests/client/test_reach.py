@@ -204,6 +204,20 @@ async def test_a_second_invitation_takes_no_pin_away(tmp_path):
         await bob.sessions.begin_invited(await carol.sessions.invite(DAY))
 
 
+async def test_a_token_told_meanwhile(tmp_path):
+    """REACH-18: a link's token takes the place of the one that was known before, and of none that
+    its owner told while the link was taken up.
+    """
+    async with devices(tmp_path, "bob", "carol") as (_, bob, carol):
+        await bob.receive(await carol.send(bob, b"hello"))
+        before, links = token_of(bob, carol), [await carol.sessions.invite(DAY) for _ in range(2)]
+        assert await bob.sessions.begin_invited(links[0]) == before == token_of(bob, carol)
+        await bob.sessions.use_invited(links[0], before)
+        assert token_of(bob, carol) == links[0].token
+        await bob.sessions.use_invited(links[1], before)
+        assert token_of(bob, carol) == links[0].token
+
+
 async def test_open_invitations_are_bounded(tmp_path):
     """REACH-07: 32 invitations are open at most; those that are over make room."""
     async with devices(tmp_path, "carol") as (place, carol):
