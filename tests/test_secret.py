@@ -13,9 +13,11 @@ from e2ecall.crypto.hpke import SealingKeyPair
 from e2ecall.crypto.mlkem import MLKEM768
 from e2ecall.crypto.x25519 import X25519KeyPair
 from e2ecall.errors import E2ECallError
+from e2ecall.io.records import Change, Record, RecordKind
 from e2ecall.protocol.call_exchange import CallerSecrets
 from e2ecall.protocol.callkeys import CallKeys
 from e2ecall.secret import Beside, Secret
+from relay.wire.messages import TurnCredential
 from tests.protocol.conftest import Endpoint
 
 VALUE = b"correct horse battery staple 32b"
@@ -105,6 +107,16 @@ def test_states_show_no_secret():
     text = "\n".join(map(repr, things))
     assert text.count("<secret>") > 200
     assert not any(shows(text, value) for value in values)
+
+
+def test_records_and_passwords_are_not_shown():
+    """S4: nor do records of the store, and passwords of a relay's media service."""
+    for thing in (
+        Change(RecordKind.PEER, VALUE, VALUE),
+        Record(RecordKind.PEER, VALUE, VALUE),
+        TurnCredential("name", VALUE.decode()),
+    ):
+        assert not shows(repr(thing))
 
 
 def test_beside_belongs_to_one_object():

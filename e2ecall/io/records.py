@@ -4,7 +4,7 @@ Keys and bytes only: it opens no file, and knows nothing of what the records mea
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, unique
 from typing import Final
 
@@ -54,8 +54,8 @@ class Change:
     """Put ``value`` under (kind, key), or delete what is there when ``value`` is None."""
 
     kind: RecordKind
-    key: bytes
-    value: bytes | None
+    key: bytes = field(repr=False)
+    value: bytes | None = field(repr=False)
 
 
 class Record(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -64,6 +64,10 @@ class Record(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     kind: RecordKind
     key: bytes
     value: bytes
+
+    def __repr__(self) -> str:
+        """Show the kind alone: records hold keys."""
+        return f"Record({self.kind!r})"
 
 
 class RecordKeys:

@@ -3,7 +3,7 @@
 Values only. The shell that owns the call acts on them: it sounds, shows, and starts media.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum, unique
 
 from e2ecall.errors import Reason
@@ -102,7 +102,7 @@ class PeerMediaState:
 class PeerText:
     """The peer wrote something; it may hold any characters."""
 
-    text: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,10 @@ class _StoredKey(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
     used_ephemerals: bytes
     unproven: Annotated[int, Meta(ge=0)]
 
+    def __repr__(self) -> str:
+        """Show which key it is alone: it is private."""
+        return f"_StoredKey({self.kind!r}, {self.key_id})"
+
 
 class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     format: Annotated[int, Meta(ge=1, le=1)]
@@ -37,6 +41,10 @@ class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     one_time_mlkem1024: bytes
     sealing_key: PreKey
     refills: bytes
+
+    def __repr__(self) -> str:
+        """Show nothing: it is private keys."""
+        return "_Stored(...)"
 
 
 def prekeys_to_bytes(state: PreKeyState) -> bytes:

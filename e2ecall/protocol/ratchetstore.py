@@ -32,6 +32,10 @@ class StoredSending(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     n: int
     previous_n: int
 
+    def __repr__(self) -> str:
+        """Show nothing: it is keys."""
+        return "StoredSending(...)"
+
 
 class StoredReceiving(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """`ReceivingChain` as stored; ``skipped`` is ``u32 n || key || u64 expires`` for each."""
@@ -41,6 +45,10 @@ class StoredReceiving(Struct, frozen=True, array_like=True, forbid_unknown_field
     chain_key: Key32 | None
     n: int
     skipped: bytes
+
+    def __repr__(self) -> str:
+        """Show nothing: it is keys."""
+        return "StoredReceiving(...)"
 
 
 class StoredRatchet(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -55,6 +63,10 @@ class StoredRatchet(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     next_sending_header_key: Key32
     receiving: Annotated[tuple[StoredReceiving, ...], Meta(max_length=MAX_RECEIVING_CHAINS)]
     next_receiving_header_key: Key32
+
+    def __repr__(self) -> str:
+        """Show nothing: it is keys."""
+        return "StoredRatchet(...)"
 
 
 def to_stored(state: RatchetState) -> StoredRatchet:

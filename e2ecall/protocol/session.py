@@ -6,7 +6,7 @@ and only then lets an envelope leave.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from e2ecall.errors import LocalProtocolError, Reason, RemoteProtocolError
 from e2ecall.protocol import ratchet
@@ -71,7 +71,7 @@ class Received:
 
     peer: PeerState
     prekeys: PreKeyState
-    plaintext: bytes
+    plaintext: bytes = field(repr=False)
     session_id: bytes
     initial: bool
     proven: bool

@@ -90,6 +90,10 @@ class TurnCredential(_Message, frozen=True):
     username: Annotated[str, Meta(min_length=1, max_length=128)]
     password: Annotated[str, Meta(min_length=1, max_length=128)]
 
+    def __repr__(self) -> str:
+        """Show the user name alone."""
+        return f"TurnCredential({self.username!r})"
+
 
 class AccountRecipient(_Message, frozen=True, tag=1):
     """``[1, username, device_id]``."""

@@ -7,6 +7,7 @@ import signal
 from typing import ClassVar, Final
 
 from rich.text import Text
+from rich.traceback import Traceback
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
@@ -89,6 +90,10 @@ class PhoneApp(App[None]):
         """Begin to look at the phone."""
         self.set_interval(REFRESH, self.show)
         self.show()
+
+    def _fatal_error(self) -> None:
+        """Say where the program failed; Textual's own would print all locals, keys among them."""
+        self.panic(Traceback(show_locals=False))
 
     def show(self) -> None:
         """Show the phone as it is now."""
