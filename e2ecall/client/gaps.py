@@ -26,7 +26,8 @@ Count = Annotated[int, Meta(ge=0)]
 class MessagesMissing:
     """Messages of somebody that were sent, and never came: texts, or parts of calls.
 
-    Something on the way lost or withheld them, or they were for a call that had ended here.
+    Something on the way lost or withheld them, they were for a call that had ended here, or the
+    sender's device gave up sending them.
     """
 
     peer: str
