@@ -26,7 +26,12 @@ from tests.network.bed import ADDRESSES
 from tests.network.bed import Network as Hosts
 from tests.network.link import Conditions
 
-CONTESTANTS: Final = {"e2ecall": "ours", "aiortc": "theirs", "without SFrame": "unprotected"}
+CONTESTANTS: Final = {
+    "e2ecall": "ours",
+    "aiortc": "theirs",
+    "without SFrame": "unprotected",
+    "SFrame": "counted",
+}
 """By name, the module that is the contestant."""
 PATIENCE: Final = 60
 """Seconds for each answer of a child."""
@@ -107,6 +112,9 @@ class Outcome:
     """From accepting to the first decoded picture at the callee, in milliseconds."""
     cpu: float
     """Of both ends together while the call lasted, in percent of one core."""
+    sframe: tuple[float, float] = (0.0, 0.0)
+    """Where it was counted: the CPU of SFrame at both ends, in percent of one core, and for a
+    frame that is encrypted and decrypted, in milliseconds."""
 
 
 async def place_call(
@@ -154,12 +162,14 @@ async def place_call(
         for one in (callee, caller):
             await one.until("over")
     seen = load(folder / "callee.seen")
-    sent = pickle.loads((folder / "caller.sent").read_bytes())
+    sent, other = (pickle.loads((folder / f"{one}.sent").read_bytes()) for one in ends)
+    each = [*sent.sframe, *other.sframe]
     first = seen.pictures[0][0] if seen.pictures else end
     return Outcome(
         judge(Material(folder), sent, seen, start, end),
         1000 * (first - accepted),
         100 * used / 1e9 / (end - start),
+        (100 * sum(each) / 1e9 / (end - start), 2 * sum(each) / max(len(each), 1) / 1e6),
     )
 
 

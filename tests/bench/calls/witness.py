@@ -28,6 +28,8 @@ class Sent:
 
     pictures: list[float] = field(default_factory=list)
     sounds: list[float] = field(default_factory=list)
+    sframe: list[int] = field(default_factory=list)
+    """Nanoseconds of CPU for each frame that was encrypted or decrypted; of `counted` alone."""
 
 
 @dataclass
