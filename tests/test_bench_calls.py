@@ -119,6 +119,7 @@ def test_another_sound_is_not_taken_for_it(material, sent):
 def test_better_and_worse_are_beyond_the_spread(ours, theirs, wanted):
     """Every run has to be beyond every other, and by more than anybody notices."""
     gaps = next(metric for metric in METRICS if metric.field == "gaps")
-    assert standing(ours, theirs, gaps) == wanted
+    assert standing(ours, theirs, gaps, gaps.slack) == wanted
     pictures = next(metric for metric in METRICS if metric.field == "psnr")
-    assert standing(ours, theirs, pictures) == -wanted
+    assert standing(ours, theirs, pictures, pictures.slack) == -wanted
+    assert standing([5.8], [6], gaps, 0.0) == 1

@@ -12,8 +12,8 @@ from tests.bench.harness import Budget, Report, Row, Spread
 class Metric:
     """A figure of `judge.Figures`; ``slack`` is a difference that nobody sees or hears.
 
-    ``must`` says that ours has to be better over networks that lose packets: where both can be
-    perfect it cannot.
+    ``must`` says that ours has to be better over networks that lose packets, by whatever: where
+    both can be perfect it cannot, and of an outage the most is lost by both.
     """
 
     field: str
@@ -59,8 +59,8 @@ def compare(
         report.compare(f"{network.name}: {metric.name}", metric.unit, lists, reference, LIPS_BUDGET)
         return
     ours, theirs = samples.values()
-    ahead = standing(ours, theirs, metric)
     must = network.lossy and metric.must
+    ahead = standing(ours, theirs, metric, 0.0 if must else metric.slack)
     budget = Versus(0.0, "better" if must else "not worse")
     reference = list(samples)[-1]
     for number, (name, values) in enumerate(samples.items()):
@@ -82,10 +82,10 @@ def compare(
         )
 
 
-def standing(ours: Sequence[float], theirs: Sequence[float], metric: Metric) -> int:
-    """Return 1 where ours is better, -1 where it is worse, 0 where the runs overlap."""
+def standing(ours: Sequence[float], theirs: Sequence[float], metric: Metric, slack: float) -> int:
+    """Return 1 where ours is better, -1 where it is worse, 0 where the runs overlap or nearly."""
     sign = 1 if metric.more_is_better else -1
     mine, others = [sign * value for value in ours], [sign * value for value in theirs]
-    if min(mine) > max(others) + metric.slack:
+    if min(mine) > max(others) + slack:
         return 1
-    return -1 if max(mine) < min(others) - metric.slack else 0
+    return -1 if max(mine) < min(others) - slack else 0
