@@ -114,7 +114,9 @@ async def test_a_lost_packet_of_a_picture_freezes_it_shortly(turn, doomed):
         await sink.until(CAMERA, start + 60)
     assert path.lost == doomed
     freeze = max(later[0] - earlier[0] for earlier, later in pairwise(sink.came[CAMERA]))
-    assert freeze < 0.7
+    # In a busy moment of the machine sound stands still as well, of which nothing was lost.
+    sound = list(path.passed[SOUND].values())
+    assert freeze - max(later - earlier for earlier, later in pairwise(sound)) < 0.7
     # Afterwards nothing waits any more, whatever else the machine does.
     delay = delays(path, sink, CAMERA)
     assert least(delay[-30:]) - least(delay[:start]) < 0.2
