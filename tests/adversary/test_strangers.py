@@ -267,14 +267,14 @@ async def test_flood_of_strangers_keeps_no_contact_away(limited, speak):
 
 
 async def test_flooded_mailbox(bare_relay, speak):
-    """W6: a mailbox takes so much and no more; its owner still reads and acknowledges, and then
-    it takes mail again.
+    """W6: a mailbox takes so much of strangers and no more; its owner still reads and acknowledges,
+    and then it takes mail again.
     """
     async with (
         speak.registered(bare_relay.url, "somebody") as (client, _),
         speak.wire(bare_relay.url) as sender,
     ):
-        for _ in range(DEVICE_CAPACITY.envelopes // 50):
+        for _ in range(DEVICE_CAPACITY.of_strangers.envelopes // 50):
             ids = [await sender.send(speak.letter("somebody", b"flood")) for _ in range(50)]
             for request_id in ids:
                 assert await sender.reply(request_id) == Done()

@@ -37,7 +37,7 @@ def test_export_and_import(e2ecall, register, relay, folder, passphrase_file, pa
     assert e2ecall("devices", *options).stdout == "device 2  (this one)\n"
     assert e2ecall("contacts", *options).stdout == f"not verified  {bob.address}\n"
     assert e2ecall("message", "bobby", "me again", *options).code == 0
-    former = e2ecall("contacts", *dora.options)
+    former = e2ecall("policy", "everyone", *dora.options)
     assert (former.code, "this log-in is not valid" in former.stderr) == (1, True)
     refused = e2ecall("import", file, *secret, *options)
     assert (refused.code, "belongs to" in refused.stderr) == (1, True)
