@@ -60,7 +60,7 @@ def test_call_with_files(start, e2ecall, alice, bob, film, tmp_path):
     assert theirs.read_text() == "an earlier recording"
     recording = theirs.with_name("theirs-2.mp4")
     bright = brightness(recording)
-    assert len(bright) >= 5  # of 60: a busy machine sends and shows few
+    assert len(bright) >= 20
     assert np.median(bright) == pytest.approx(GRAY, abs=5)
     assert loudness(recording) > 0.05
     assert loudness(own) < 0.01  # the callee sent silence
