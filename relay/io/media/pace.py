@@ -10,7 +10,7 @@ from typing import Final
 from relay.io.media.batch import BATCH
 
 BUSY_RATE: Final = 10_000
-"""Datagrams a second from which on it rests: about five pairs in a video call each way."""
+"""Datagrams a second from which on it rests: what some twenty video calls send."""
 GATHERED: Final = 24
 """Datagrams that are to come meanwhile."""
 LONGEST_REST: Final = 0.0008
