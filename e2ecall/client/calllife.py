@@ -219,9 +219,7 @@ class CallLife(CallSteps):
             case PathLost(silent=silent):
                 self._lost_at = anyio.current_time()
                 self._machine.path_lost(now - silent, now)
-                if self.state is CallState.CONNECTED:
-                    self._reconnecting = True
-                    self._tell(public.Reconnecting())
+                self._path_is_replaced()
             case PathAlive(epoch=epoch):
                 self._machine.path_alive(epoch, now)
                 if self._reconnecting and self.state is CallState.CONNECTED:

@@ -303,6 +303,12 @@ class CallSteps:
         if self._ended is None or event is self._ended:
             self._events.append(event)
 
+    def _path_is_replaced(self) -> None:
+        """Tell the program of it, once: this end misses the peer, or the peer this end."""
+        if self.state is CallState.CONNECTED and not self._reconnecting:
+            self._reconnecting = True
+            self._tell(public.Reconnecting())
+
     def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
@@ -376,10 +382,12 @@ class CallSteps:
                 # Both allocate before they answer, so the first ones decide; see `_start_media`.
                 self._remote_candidates += candidates
             case PathDue():
+                self._path_is_replaced()
                 self._machine.replace_path(
                     RekeySecrets.generate(), self.media.draw(), self._clock()
                 )
             case PathProposed(path):
+                self._path_is_replaced()
                 self._proposed = path
                 self._spawn(self._answer_path, path)
             case PathAgreed():

@@ -32,7 +32,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
-    """Nothing of the peer comes through any more; another way to it is being made."""
+    """Nothing comes through any more, from the peer or to it; another way is being made."""
 
 
 @dataclass(frozen=True, slots=True)
