@@ -197,12 +197,13 @@ def observe_feedback(sender: RTCRtpSender, observe: Callable[[AnyRtcpPacket], No
     """Show ``observe`` each RTCP packet for ``sender`` before aiortc handles it.
 
     A NACK is cut to what the sender remembers, so that a small packet cannot ask for thousands.
+    What it asks for behind 65535 comes from aiortc as a number that no packet has.
     """
     handle = sender._handle_rtcp_packet  # noqa: SLF001
 
     async def observed(packet: AnyRtcpPacket) -> None:
         if isinstance(packet, RtcpRtpfbPacket):
-            packet.lost = packet.lost[:RTP_HISTORY_SIZE]
+            packet.lost = [number & 0xFFFF for number in packet.lost[:RTP_HISTORY_SIZE]]
         observe(packet)
         await handle(packet)
 
@@ -267,11 +268,14 @@ _METHODS: Final[tuple[tuple[type, str, tuple[str, ...]], ...]] = (
     (Connection, "check_incoming", ("self", "message", "addr", "protocol")),
     (Connection, "data_received", ("self", "data", "component")),
     (Connection, "sendto", ("self", "data", "component")),
+    (StunProtocol, "request", ("self", "request", "addr", "integrity_key", "retransmissions")),
     (StunProtocol, "send_stun", ("self", "message", "addr")),
     (StunProtocol, "close", ("self",)),
     (TurnTransport, "_close", ("self",)),
     (TurnTransport, "_connect", ("self", "protocol")),
     (TurnClientMixin, "datagram_received", ("self", "data", "addr")),
+    (TurnClientMixin, "request", ("self", "request")),
+    (TurnClientMixin, "send_stun", ("self", "message", "addr")),
     (TurnClientTcpProtocol, "_send", ("self", "data")),
     (
         TurnClientMixin,
@@ -325,6 +329,7 @@ def _check_instances() -> None:
         (ice._connection, "ice_controlling", bool),  # noqa: SLF001
         (ice._connection, "_protocols", list),  # noqa: SLF001
         (ice._connection, "_check_list", list),  # noqa: SLF001
+        (ice._connection, "_nominated", dict),  # noqa: SLF001
         (ice._connection, "_queue", object),  # noqa: SLF001
         (dtls, "_ssl", object),
         (receiver, _BUFFER, JitterBuffer),

@@ -21,7 +21,7 @@ from e2ecall.media import hooks
 from e2ecall.media.description import codecs, kind_of, receive_parameters
 from e2ecall.media.encoders.vp8 import check_picture
 from e2ecall.media.events import FirstFrame, FrameRefused, MediaEvent, ReceivedStats
-from e2ecall.media.jitter import AudioJitterBuffer, Fragment, JitterBuffer
+from e2ecall.media.jitter import AudioJitterBuffer, Fragment, JitterBuffer, ascending
 from e2ecall.media.lips import Lips, SenderClock
 from e2ecall.media.quality import FreezeMeter
 from e2ecall.media.sinks import Sink
@@ -295,8 +295,8 @@ class IncomingStream:
         feedback = self._buffer.feedback(time.monotonic())
         receiver, ssrc = self._receiver, self._described.ssrc
         assert receiver is not None
-        if feedback.nack:
-            await receiver._send_rtcp_nack(ssrc, list(feedback.nack))  # noqa: SLF001 - see hooks
+        for numbers in ascending(feedback.nack):
+            await receiver._send_rtcp_nack(ssrc, numbers)  # noqa: SLF001 - see hooks
         if feedback.key_frame:
             await receiver._send_rtcp_pli(ssrc)  # noqa: SLF001 - see hooks
 

@@ -23,6 +23,9 @@ KEY_FRAME_INTERVAL: Final = 0.3
 FIRST_KEY_FRAME_WAIT: Final = 0.15
 """Seconds that the sender's own first key frame may take before one is asked for."""
 
+LOOK_BACK: Final = 2
+"""Packets asked for before the first that is there of a picture that may be the key frame."""
+
 MAX_KEY_STARTS: Final = 8
 """Beginnings of key frames that are kept while none of them is whole: a sender that works has one
 or two, and each is looked at again with every packet."""
@@ -39,6 +42,9 @@ class VideoJitterBuffer:
         self.lost = 0
         self._fragments: dict[int, Fragment] = {}  # by sequence number counted without wrapping
         self._key_starts: set[int] = set()
+        # While a key frame is needed and none has begun: where a picture goes on whose packet
+        # before is missing, and since when. It may have been the key frame's first.
+        self._headless: dict[int, float] = {}
         # How far a frame was found to reach without end, by its start, and how far there was no
         # gap, from where: no packet is looked at again for every one that follows it.
         self._reaches: dict[int, int] = {}
@@ -68,6 +74,7 @@ class VideoJitterBuffer:
             self._key_starts.add(sequence)
             if len(self._key_starts) > MAX_KEY_STARTS:
                 self._key_starts.remove(min(self._key_starts))
+        self._note_headless(sequence, fragment, now)
         if sequence > self._highest:
             self._highest = sequence
             self._make_room()
@@ -100,6 +107,8 @@ class VideoJitterBuffer:
         if self._gap is not None and now - self._nack_at >= NACK_INTERVAL:
             self._nack_at = now
             nack = self._missing(self._gap)
+        elif self._needs_key_frame and not self._key_starts:
+            nack = self._heads(now)
         key_frame = self._needs_key_frame and now - self._asked_at >= KEY_FRAME_INTERVAL
         if key_frame:
             self._asked_at = now
@@ -109,6 +118,28 @@ class VideoJitterBuffer:
     def waiting(self) -> bool:
         """Whether a packet is missing or a key frame is awaited."""
         return self._highest is not None and (self._needs_key_frame or self._gap is not None)
+
+    def _note_headless(self, sequence: int, fragment: Fragment, now: float) -> None:
+        self._headless.pop(sequence + 1, None)
+        if not self._needs_key_frame or sequence - 1 in self._fragments:
+            return
+        # Of the very first picture it is known that it is a key frame; of others, if they begin,
+        # that they are none.
+        if not fragment.starts_frame or (not self._started and not is_key_frame(fragment.data)):
+            self._headless[sequence] = now
+            if len(self._headless) > MAX_KEY_STARTS:
+                del self._headless[min(self._headless)]
+
+    def _heads(self, now: float) -> tuple[int, ...]:
+        """Return the packets before pictures whose beginning is missing, as far as they wait."""
+        self._headless = {
+            at: since for at, since in self._headless.items() if now - since < GIVE_UP
+        }
+        if not self._headless or now - self._nack_at < NACK_INTERVAL:
+            return ()
+        self._nack_at = now
+        wanted = {at - back for at in self._headless for back in range(1, LOOK_BACK + 1)}
+        return tuple(seq & 0xFFFF for seq in sorted(wanted - self._fragments.keys()))
 
     def _before_start(self, sequence: int) -> bool:
         # The very first packets may come out of order: until a frame was released, a start
@@ -175,6 +206,7 @@ class VideoJitterBuffer:
                 if not self._needs_key_frame and start != self._next:
                     self.lost += 1
                 self._drop_before(start)
+                self._headless.clear()
                 self._needs_key_frame = False
                 self._gap = None
                 return

@@ -88,6 +88,63 @@ def test_sound_recovers_from_a_loss_without_delay():
     assert buffer.lost == 1
 
 
+def carried(sequence):
+    """Return what a frame brings: its own packet behind a copy of the one before."""
+    return [sound(sequence - 1)._replace(starts_frame=False), sound(sequence)]
+
+
+def overtaking(count, depth, every):
+    """Return numbers in the order of arrival; each ``every``-th overtakes ``depth`` others."""
+    at = {n: n - depth - 0.5 if n % every == 0 and n > depth else n for n in range(count)}
+    return sorted(range(count), key=at.__getitem__)
+
+
+@pytest.mark.parametrize(("depth", "every"), [(6, 4), (10, 7), (12, 5)])
+def test_sound_that_is_overtaken_is_not_given_up_again_and_again(depth, every):
+    """MEDIA-62: what comes too late once is waited for from then on, and so are its like."""
+    buffer = AudioJitterBuffer()
+    order = overtaking(400, depth, every)
+    assert order != sorted(order)
+    frames = fed(buffer, [one for n in order[:100] for one in carried(n)])
+    lost = buffer.lost
+    assert lost <= 2 * depth
+    frames += fed(buffer, [one for n in order[100:] for one in carried(n)])
+    assert buffer.lost == lost
+    assert timestamps(frames) == sorted(timestamps(frames))
+    assert len(frames) == 400 - lost
+
+
+def wary(numbers=0):
+    """Return a buffer that knows of overtaking; ``numbers`` are those before the next packet."""
+    buffer = AudioJitterBuffer()
+    fed(buffer, [sound(n) for n in (0, 4, 5, 6, 1, 2, 3)])  # 1 to 3 come too late
+    fed(buffer, [sound(n) for n in range(7, numbers)])
+    return buffer
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param((12, 13, 14), id="three_in_a_row"),
+        pytest.param((20, 30, 12), id="one_that_was_overtaken"),
+    ],
+)
+def test_a_loss_among_overtaking_packets_is_given_up(after):
+    """MEDIA-62, MEDIA-19: what comes in its order shows that the one before it was lost."""
+    buffer = wary(11)  # 11 is lost
+    assert fed(buffer, [sound(n) for n in after[:-1]]) == []
+    assert timestamps(fed(buffer, [sound(after[-1])]))[0] == 12 * 960
+
+
+def test_a_network_that_reordered_is_trusted_again():
+    """MEDIA-62: after 500 packets of which none came too late, the third that waits is enough."""
+    buffer = wary(11)
+    assert fed(buffer, [sound(n) for n in (20, 30, 40)]) == []
+    buffer = wary(11 + jitter.REORDERING)
+    late = 11 + jitter.REORDERING
+    assert len(fed(buffer, [sound(late + n) for n in (9, 19, 29)])) == 1
+
+
 def test_late_and_repeated_sound_is_ignored():
     """A packet comes out once, and not after its successors."""
     buffer = AudioJitterBuffer()
@@ -125,7 +182,7 @@ def test_sound_flood_is_bounded():
     buffer, draw = AudioJitterBuffer(), random.Random(1)
     for _ in range(5_000):
         fed(buffer, [sound(draw.randrange(65536))])
-        assert len(buffer._held) <= jitter.AUDIO_HOLD + 1
+        assert len(buffer._held) <= jitter.MAX_HELD + 1
 
 
 # Pictures.
@@ -198,6 +255,59 @@ def test_a_packet_that_never_comes_is_given_up_for_a_key_frame():
     assert len(fed(buffer, picture(15), 1.8)) == 1
     assert buffer.lost == 1
     assert not buffer.waiting
+
+
+def test_the_beginning_of_the_first_key_frame_is_asked_for_again():
+    """MEDIA-61: of a stream that begins without its first packet the two before are asked for."""
+    buffer = VideoJitterBuffer()
+    lost, *rest = picture(65536, parts=4, key=True)
+    assert fed(buffer, rest, 1.0) == []
+    assert buffer.feedback(1.0).nack == (65535, 0)
+    assert buffer.feedback(1.01).nack == ()
+    assert buffer.feedback(1.02).nack == (65535, 0)
+    assert len(fed(buffer, [lost], 1.03)) == 1
+    assert not buffer.waiting
+
+
+def test_two_packets_before_are_asked_for_as_often_as_it_takes():
+    """MEDIA-61: what was asked for shows what else is missing before it."""
+    buffer = VideoJitterBuffer()
+    packets = picture(100, parts=6, key=True)
+    fed(buffer, packets[4:], 1.0)
+    assert buffer.feedback(1.0).nack == (102, 103)
+    fed(buffer, packets[2:4], 1.05)
+    assert buffer.feedback(1.05).nack == (100, 101)
+    assert len(fed(buffer, packets[:2], 1.1)) == 1
+
+
+def test_a_key_frame_of_one_packet_is_asked_for_again():
+    """MEDIA-61: a stream that begins with another picture than a key frame lacks that."""
+    buffer = VideoJitterBuffer()
+    (lost,) = picture(10, parts=1, key=True)
+    fed(buffer, picture(11, parts=1), 1.0)
+    assert buffer.feedback(1.0).nack == (9, 10)
+    assert len(fed(buffer, [lost], 1.05)) == 2
+
+
+def test_the_beginning_of_a_later_key_frame_is_asked_for_again():
+    """MEDIA-61: also of one that came for a request; what lacks no beginning is left alone."""
+    buffer = VideoJitterBuffer()
+    fed(buffer, picture(0, key=True))
+    buffer.refused()
+    lost, *rest = picture(8, key=True)
+    fed(buffer, picture(3, parts=1) + picture(5, parts=2) + rest, 1.0)  # 4 and 7 are missing
+    assert buffer.feedback(1.0).nack == (7, 8)
+    assert len(fed(buffer, [lost], 1.05)) == 1
+
+
+def test_a_beginning_is_asked_for_as_long_as_any_packet():
+    """MEDIA-61: after 300 ms the key frame that is asked for meanwhile has to do."""
+    buffer = VideoJitterBuffer()
+    fed(buffer, picture(0, key=True)[1:], 1.0)
+    asked = [buffer.feedback(1.0 + step / 50) for step in range(20)]
+    times = [step / 50 for step, feedback in enumerate(asked) if feedback.nack]
+    assert times[-1] < video_jitter.GIVE_UP <= times[-1] + 0.03
+    assert sum(feedback.key_frame for feedback in asked) == 1
 
 
 def test_a_key_frame_ends_the_waiting_for_older_packets():
