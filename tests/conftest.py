@@ -104,6 +104,7 @@ THOROUGH = (
     "media/test_flashes.py",
     "media/test_loss.py",
     "media/test_paths.py",
+    "media/test_setup.py",
     "network/",
     "protocol/call/test_flipped.py",
     "protocol/test_flips.py",

@@ -1,8 +1,9 @@
 """ICE through one TURN allocation and nothing else (spec/media.md, "Path").
 
 It changes aioice where a call needs it: no other candidate can come about, gathering fails with
-its reason and leaks nothing, checks that crossed each other are repeated at once, and what a
-stranger can make it keep is bounded. It is used by aiortc's own ICE transport.
+its reason and leaks nothing, checks that crossed each other are repeated at once, what is not
+answered is sent again at one pace, and what a stranger can make it keep is bounded. It is used by
+aiortc's own ICE transport.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from aiortc import RTCIceGatherer
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
 from e2ecall.errors import MediaError
+from e2ecall.media.repeats import HANDSHAKE_PACE, HANDSHAKE_TIMES, Repeats, repeating
 from e2ecall.protocol.messages import Candidate, CandidateType
 
 GATHER_TIMEOUT: Final = 8.0
@@ -48,6 +50,10 @@ ALLOCATION_LIFETIME: Final = 600
 CHANNEL_LIFETIME: Final = 500
 """Seconds until a channel binding is refreshed; it would end after 600."""
 
+CONSENT_WAITS: Final = 2
+"""How often aioice's wait of half a second doubles before a question for consent counts as not
+answered: 3.5 s in all, for a round trip may take longer than the first of them."""
+
 _RECEIVE_BUFFER: Final = 262_144
 _TURN_URI: Final = re.compile(
     r"(turns?):(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})"
@@ -61,12 +67,17 @@ _RTCP: Final = range(192, 209)
 _DTLS: Final = range(20, 64)
 _HANDSHAKE: Final = range(20, 23)
 """First byte of DTLS records that are no data: handshake, its end, and alerts."""
+_ALERT: Final = 21
 _UNAUTHORIZED: Final = 401
 _QUOTA_REACHED: Final = 486
 
 
 class _TURNClient(TurnClientUdpProtocol):
     """aioice's client of the relay's TURN server, which a malformed message cannot make raise."""
+
+    async def request(self, request: stun.Message) -> tuple[stun.Message, tuple[str, int]]:
+        with repeating(lambda: self.send_stun(request, self.server)):  # MEDIA-38
+            return await super().request(request)
 
     def datagram_received(self, data: bytes | str, addr: tuple[str, int]) -> None:
         # aioice raises what its parser happens to raise; asyncio would log each with a traceback.
@@ -129,6 +140,19 @@ class _AllocationProtocol(StunProtocol):
         except Exception:  # noqa: BLE001 - MEDIA-15: what the peer sends must not raise anything
             self._path.datagrams_ignored += 1
 
+    async def request(
+        self,
+        request: stun.Message,
+        addr: tuple[str, int],
+        integrity_key: bytes | None = None,
+        retransmissions: int | None = None,
+    ) -> tuple[stun.Message, tuple[str, int]]:
+        # A question for consent is the only one that aioice would not send again. Its patience
+        # then is half a second: less than a round trip over a satellite.
+        waits = CONSENT_WAITS if retransmissions == 0 else retransmissions
+        with repeating(lambda: self.send_stun(request, addr)):  # MEDIA-38
+            return await super().request(request, addr, integrity_key, waits)
+
     def send_stun(self, message: stun.Message, addr: tuple[str, int]) -> None:
         if message.message_class == stun.Class.REQUEST:
             self._checks[addr] = message
@@ -172,6 +196,7 @@ class RelayConnection(Connection):
         self.datagrams_sent = 0
         self.datagrams_received = 0
         self.datagrams_ignored = 0
+        self._handshake = Repeats(HANDSHAKE_PACE, HANDSHAKE_TIMES)
 
     async def get_component_candidates(
         self,
@@ -274,18 +299,34 @@ class RelayConnection(Connection):
         """Keep a datagram that may be DTLS or the peer's RTP, up to `MAX_QUEUED`."""
         self.datagrams_received += 1
         if self._queue.qsize() < MAX_QUEUED and self._expected(data):
+            if data[0] in _RTP:
+                self._handshake.end()  # the peer has its keys
             super().data_received(data, component)
         else:
             self.datagrams_ignored += 1
 
     async def sendto(self, data: bytes, component: int) -> None:
-        """Send a datagram to the selected address, one of the DTLS handshake twice (MEDIA-37)."""
+        """Send a datagram to the selected address, one of the DTLS handshake often (MEDIA-37)."""
         if self.speechless:
             return
         self.datagrams_sent += 1
         await super().sendto(data, component)
         if data[0] in _HANDSHAKE:
             await super().sendto(data, component)
+            if data[0] == _ALERT:
+                self._handshake.end()
+            else:
+                self._handshake.begin(lambda: self._send_again(data, component))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._handshake.end()
+        await super().close()
+
+    def _send_again(self, data: bytes, component: int) -> None:
+        pair = self._nominated.get(component)
+        if pair is not None and not self.speechless:
+            pair.protocol.transport.sendto(data, pair.remote_addr)
 
     def _expected(self, data: bytes) -> bool:
         if len(data) < 12:  # an RTP header; DTLS and RTCP records are longer
