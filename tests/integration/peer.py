@@ -71,8 +71,13 @@ class Peer:
         await self.call.hangup()
 
     async def stats(self):
-        frames = self.output.frames
-        return {"frames": [sum(f.stream == stream for f in frames) for stream in (0, 1)]}
+        frames, counted = self.output.frames, self.call.media.stats()
+        sent = {stream: about.frames for stream, about in counted.sent.items()}
+        return {
+            "frames": [sum(f.stream == stream for f in frames) for stream in (0, 1)],
+            "sent": [sent.get(stream, 0) for stream in (0, 1)],
+            "refused": counted.refused,
+        }
 
     async def obey(self, do, **arguments):
         command = self.place if do == "call" else getattr(self, do)

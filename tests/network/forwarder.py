@@ -110,9 +110,12 @@ class Forwarder:
     def _enter(self, link, now, receiver, packet, *, arrives):
         """Put a packet on a link, behind which it arrives or goes on to the receiver's own."""
         at = link.send(len(packet), now)
-        if at is not None:
-            entry = (at, next(self._order), receiver, packet, arrives)
-            heapq.heappush(self._under_way, entry)
+        if at is None:
+            return
+        for one in (at, link.echo(at)):
+            if one is not None:
+                entry = (one, next(self._order), receiver, packet, arrives)
+                heapq.heappush(self._under_way, entry)
 
     def _take(self, sender):
         for _ in range(BURST):
@@ -144,7 +147,7 @@ class Forwarder:
         self._by_address = kept | {ipaddress.ip_address(address).packed: host}
 
     def _counts(self, host):
-        fields = ("taken", "lost", "overflowed", "bytes")
+        fields = ("taken", "lost", "overflowed", "doubled", "bytes")
         return {
             side: {field: getattr(getattr(host, side), field) for field in fields}
             for side in ("up", "down")

@@ -1,14 +1,17 @@
 """One direction of a bad link: when each packet comes out, or that it does not. Sans-I/O.
 
-A link has a bottleneck with a queue, then a way that takes time and loses packets. The chances are
-drawn from a seeded generator, three for each packet whatever happens to it, so that the fate of
-packet number n depends on the seed and the conditions alone, not on when it was sent.
+A link has a bottleneck with a queue, then a way that takes time and loses packets, or gives one
+twice. The chances are drawn from seeded generators, three for each packet whatever happens to it
+and two for each that comes out, so that the fate of packet number n depends on the seed and the
+conditions alone, not on when it was sent.
 """
 
 import random
 from dataclasses import dataclass
 
 UDP = 17
+ECHO = 0.05
+"""Seconds by which the second of two copies is later, at most: others come between them."""
 
 
 @dataclass(frozen=True)
@@ -16,14 +19,16 @@ class Conditions:
     """Times in seconds, chances from 0 to 1; the defaults are a perfect link.
 
     ``jitter`` is added to ``delay``, uniformly from 0 up, and keeps the order; a share ``reorder``
-    of the packets takes neither ``delay`` nor ``jitter`` and overtakes the others. ``rate`` is in
-    bits a second, 0 for no limit; a packet that would wait longer than ``queue`` is dropped.
+    of the packets takes neither ``delay`` nor ``jitter`` and overtakes the others, and a share
+    ``duplicate`` comes out twice. ``rate`` is in bits a second, 0 for no limit; a packet that would
+    wait longer than ``queue`` is dropped.
     """
 
     delay: float = 0.0
     jitter: float = 0.0
     loss: float = 0.0
     reorder: float = 0.0
+    duplicate: float = 0.0
     rate: int = 0
     queue: float = 0.2
     outage: bool = False
@@ -43,8 +48,9 @@ class Link:
 
     def __init__(self, seed: str, conditions: Conditions | None = None) -> None:
         self.conditions = conditions or Conditions()
-        self.taken = self.lost = self.overflowed = self.bytes = 0
+        self.taken = self.lost = self.overflowed = self.doubled = self.bytes = 0
         self._chances = random.Random(seed)
+        self._echoes = random.Random(f"{seed} twice")
         self._free = self._latest = 0.0
 
     def send(self, size: int, now: float) -> float | None:
@@ -67,3 +73,11 @@ class Link:
             return leaves
         self._latest = max(self._latest, leaves + about.delay + late * about.jitter)
         return self._latest
+
+    def echo(self, at: float) -> float | None:
+        """Return when a packet that comes out at ``at`` does so again, or None if it does not."""
+        twice, late = self._echoes.random(), self._echoes.random()
+        if twice >= self.conditions.duplicate:
+            return None
+        self.doubled += 1
+        return at + late * ECHO

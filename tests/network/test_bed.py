@@ -64,6 +64,19 @@ async def test_delay_is_the_one_asked_for():
         assert statistics.median(back) < 0.01
 
 
+async def test_packets_come_twice():
+    """N4: exactly the packets that the seed says come twice, some of them behind later ones."""
+    async with network("seed") as hosts:
+        await hosts.shape("callee", down=Conditions(duplicate=0.2))
+        arrived, counts = await measured(hosts, "relay", "callee", count=400)
+        link = Link("seed callee down", Conditions(duplicate=0.2))
+        twice = [number for number in range(400) if link.echo(0.0) is not None]
+        numbers = [number for number, _, _ in arrived]
+        assert sorted(numbers) == sorted([*range(400), *twice])
+        assert counts["callee"]["down"]["doubled"] == len(twice)
+        assert numbers != sorted(numbers)
+
+
 @pytest.mark.parametrize("loss", [0.05, 0.2])
 async def test_loss_is_the_one_asked_for(loss):
     """Exactly the packets that the seed says are lost, and they are the share asked for."""

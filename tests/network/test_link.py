@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.network.link import Conditions, Link
+from tests.network.link import ECHO, Conditions, Link
 
 
 def sent(conditions, count=2_000, *, interval=0.01, size=1_000, seed="s"):
@@ -48,6 +48,18 @@ def test_reordered_packets_overtake():
     early = sum(at < number * 0.01 + 0.05 for number, at in enumerate(out))
     assert 150 < early < 250
     assert out != sorted(out)
+
+
+def test_the_share_asked_for_comes_twice():
+    """N4: a packet comes again soon after, and what is lost is the same as without."""
+    link = Link("s", Conditions(loss=0.1, duplicate=0.2))
+    out = [at for number in range(2_000) if (at := link.send(1_000, number * 0.01)) is not None]
+    assert len(out) == sum(at is not None for at in sent(Conditions(loss=0.1))[1])
+    late = [again - at for at in out if (again := link.echo(at)) is not None]
+    assert len(late) == link.doubled
+    assert len(late) / len(out) == pytest.approx(0.2, abs=4 * (0.16 / len(out)) ** 0.5)
+    assert 0 <= min(late) < 0.001
+    assert 0.049 < max(late) <= ECHO
 
 
 def test_a_bottleneck_has_its_rate_and_its_queue():

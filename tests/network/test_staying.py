@@ -76,9 +76,32 @@ async def test_n4_ten_seconds_of_nothing(tmp_path):
         await good_end(caller, callee)
 
 
+async def test_n4_packets_that_come_twice(tmp_path):
+    """N4: where a third of all packets comes twice, requests and handshakes too, a call comes
+    about and goes on; no frame is played twice, and none is taken for one that is not authentic.
+    """
+    twice = Conditions(delay=0.02, duplicate=0.3)
+    async with network() as hosts:
+        for host in ("caller", "callee"):
+            await hosts.shape(host, up=twice, down=twice)
+        async with peers_on(hosts, tmp_path, "asyncio") as (caller, callee):
+            await talking(caller, callee)
+            await decoded(callee, 150, 60, LONG)
+            heard, said = await callee.do("stats"), await caller.do("stats")
+            assert heard["refused"] == said["refused"] == 0
+            assert all(
+                one <= other for one, other in zip(heard["frames"], said["sent"], strict=True)
+            )
+            for sides in (await hosts.counts()).values():
+                assert all(side["doubled"] == 0 or side["doubled"] > 100 for side in sides.values())
+            await good_end(caller, callee)
+
+
 async def test_n4_a_network_that_does_everything_wrong(tmp_path):
-    """N4: through 30% loss, half a second of jitter and reordering a call goes on, and after it."""
-    bad = Conditions(delay=0.05, jitter=0.5, loss=0.3, reorder=0.05)
+    """N4: through 30% loss, half a second of jitter, reordering and packets that come twice a call
+    goes on, and after it.
+    """
+    bad = Conditions(delay=0.05, jitter=0.5, loss=0.3, reorder=0.05, duplicate=0.1)
     async with network() as hosts, peers_on(hosts, tmp_path, "trio") as (caller, callee):
         await talking(caller, callee)
         await hosts.shape("callee", up=bad, down=bad)
