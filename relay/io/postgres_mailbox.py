@@ -5,11 +5,12 @@ its rows become visible in their order (STORAGE-03), and its counts are right.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from relay.errors import FencedError, RefusedError
 from relay.io.postgres_pool import Cursor, Pool
+from relay.io.shelf import Place, put
 from relay.io.sqlite_mailbox import OLDEST_BOXES
 from relay.services.delivery import Claim
 from relay.services.mailbox import (
@@ -21,10 +22,11 @@ from relay.services.mailbox import (
     RECOUNT_SECONDS,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
+    Letter,
+    Load,
     Mail,
     MailboxName,
     Stored,
-    outcome_without_room,
 )
 from relay.services.policy import admits
 from relay.wire.messages import ErrorCode, Policy
@@ -56,10 +58,6 @@ SELECT policy, knows, (SELECT found FROM device), id, envelopes, bytes
 where the envelope is refused, as a lock writes to the row, and waits for whoever changes it."""
 
 
-_Place = tuple[int, int, int]
-"""A mailbox: its id, and how many envelopes and bytes it holds."""
-
-
 class PostgresMailbox:
     """`relay.io.storage.Mailbox` in PostgreSQL."""
 
@@ -86,19 +84,19 @@ class PostgresMailbox:
     async def put(
         self,
         mailbox: MailboxName,
-        message_id: bytes,
-        envelope: bytes,
+        letters: Sequence[Letter],
         shown: bytes | None,
         now: float,
         *,
         takes_strangers: bool = True,
-    ) -> Stored:
-        """Store an envelope once per message id."""
-        return await self._pool.run(
-            lambda db: _put(
-                db, mailbox, message_id, envelope, shown, now, takes_strangers=takes_strangers
+    ) -> list[Stored]:
+        """Store envelopes, each once per message id."""
+        done = await self._pool.run(
+            lambda db: put(
+                _Shelf(db), mailbox, letters, shown, now, takes_strangers=takes_strangers
             )
         )
+        return [one.stored for one in done]
 
     async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
         """Return the oldest envelopes after row ``after``."""
@@ -164,112 +162,100 @@ def _touch(db: Cursor, keys: list[bytes], now: float) -> int:
     ).rowcount
 
 
-def _put(
-    db: Cursor,
-    mailbox: MailboxName,
-    message_id: bytes,
-    envelope: bytes,
-    shown: bytes | None,
-    now: float,
-    *,
-    takes_strangers: bool,
-) -> Stored:
-    place, is_known = _destination(db, mailbox, shown, now)
-    outcome = outcome_without_room(
-        mailbox.capacity,
-        None if place is None else place[1:],
-        len(envelope),
-        is_known=is_known,
-        shows_token=shown is not None,
-        takes_strangers=takes_strangers,
-    )
-    if place is None or outcome is Stored.REFUSED:
-        number = _insert(db, _NOWHERE, message_id, envelope, now)
-        db.execute("DELETE FROM mail WHERE row = %s", (number,))
-        return Stored.REFUSED
-    if outcome is None:
-        is_new = _store(db, place[0], message_id, envelope, now)
-        return Stored.NEW if is_new else Stored.AGAIN
-    known = db.execute(
-        "SELECT 1 FROM mail WHERE mailbox = %s AND message_id = %s", (place[0], message_id)
-    ).fetchone()
-    return outcome if known is None else Stored.AGAIN
+class _Shelf:
+    """`relay.io.shelf.Shelf` of one transaction."""
 
+    def __init__(self, db: Cursor) -> None:
+        self._db = db
 
-def _destination(
-    db: Cursor, mailbox: MailboxName, shown: bytes | None, now: float
-) -> tuple[_Place | None, bool]:
-    """Lock a mailbox that takes this; return it, and if that is known by a token or needs none."""
-    if isinstance(mailbox, BoxMailbox):
-        return _lock(db, mailbox), True
-    row = db.execute(
-        _DESTINATION,
-        {
-            "name": mailbox.username,
-            "shown": shown or b"",
-            "now": int(now),
-            "device": mailbox.device_id,
-            "key": mailbox.key,
-            "everyone": int(Policy.EVERYONE),
-            "contacts": int(Policy.CONTACTS),
-        },
-    ).fetchone()
-    assert row is not None
-    policy, knows, device, *found = row
-    known = None if policy is None else Policy(policy)
-    if device is None or not admits(known, knows_token=knows):
-        return None, knows
-    if found[0] is not None:
-        return (found[0], found[1], found[2]), knows
-    db.execute(
-        "INSERT INTO mailboxes (key, is_box, envelopes, bytes, touched)"
-        " VALUES (%s, false, 0, 0, %s) ON CONFLICT DO NOTHING",
-        (mailbox.key, int(now)),
-    )
-    return _lock(db, mailbox), knows
-
-
-def _lock(db: Cursor, mailbox: MailboxName) -> _Place | None:
-    found = db.execute(
-        "SELECT id, envelopes, bytes FROM mailboxes WHERE key = %s FOR NO KEY UPDATE",
-        (mailbox.key,),
-    ).fetchone()
-    return None if found is None else (found[0], found[1], found[2])
-
-
-def _insert(db: Cursor, number: int, message_id: bytes, envelope: bytes, now: float) -> int:
-    found = db.execute(
-        "INSERT INTO mail (mailbox, message_id, envelope, expires) VALUES (%s, %s, %s, %s)"
-        " RETURNING row",
-        (number, message_id, envelope, int(now) + MAIL_LIFETIME),
-    ).fetchone()
-    assert found is not None
-    return int(found[0])
-
-
-def _store(db: Cursor, number: int, message_id: bytes, envelope: bytes, now: float) -> bool:
-    """Store an envelope, unless one with this message id is there; return whether it is new."""
-    return (
-        db.execute(
-            """WITH new AS (
-                INSERT INTO mail (mailbox, message_id, envelope, expires)
-                VALUES (%(mailbox)s, %(message_id)s, %(envelope)s, %(expires)s)
-                ON CONFLICT (mailbox, message_id) DO NOTHING RETURNING 1
-            )
-            UPDATE mailboxes SET envelopes = envelopes + 1, bytes = bytes + %(size)s,
-                touched = %(now)s
-            WHERE id = %(mailbox)s AND EXISTS (SELECT 1 FROM new)""",
+    def destination(
+        self, mailbox: MailboxName, shown: bytes | None, now: float
+    ) -> tuple[Place | None, bool]:
+        """Lock the mailbox, if it takes this; say whether a token is good or none is needed."""
+        if isinstance(mailbox, BoxMailbox):
+            return self._lock(mailbox), True
+        row = self._db.execute(
+            _DESTINATION,
             {
-                "mailbox": number,
-                "message_id": message_id,
-                "envelope": envelope,
-                "expires": int(now) + MAIL_LIFETIME,
-                "size": len(envelope),
+                "name": mailbox.username,
+                "shown": shown or b"",
                 "now": int(now),
+                "device": mailbox.device_id,
+                "key": mailbox.key,
+                "everyone": int(Policy.EVERYONE),
+                "contacts": int(Policy.CONTACTS),
             },
-        ).rowcount
-        > 0
-    )
+        ).fetchone()
+        assert row is not None
+        policy, knows, device, *found = row
+        known = None if policy is None else Policy(policy)
+        if device is None or not admits(known, knows_token=knows):
+            return None, knows
+        if found[0] is not None:
+            return _place(*found), knows
+        self._db.execute(
+            "INSERT INTO mailboxes (key, is_box, envelopes, bytes, touched)"
+            " VALUES (%s, false, 0, 0, %s) ON CONFLICT DO NOTHING",
+            (mailbox.key, int(now)),
+        )
+        return self._lock(mailbox), knows
+
+    def store(self, place: Place, letters: Sequence[Letter], now: float) -> list[int | None]:
+        """Store what is not there yet; return the rows of what is new."""
+        rows = self._db.execute(
+            f"""WITH new AS ({_insertion(len(letters))}), counted AS (
+                UPDATE mailboxes SET envelopes = envelopes + (SELECT count(*) FROM new),
+                    bytes = bytes + (SELECT sum(size) FROM new), touched = %(now)s
+                WHERE id = %(mailbox)s AND EXISTS (SELECT 1 FROM new)
+            )
+            SELECT message_id, row FROM new""",  # noqa: S608 - made above
+            {**_letters(place.number, letters, now), "now": int(now)},
+        ).fetchall()
+        new: dict[bytes, int] = dict(rows)
+        # A message id that comes twice is new once.
+        return [new.pop(letter.message_id, None) for letter in letters]
+
+    def store_nowhere(self, letters: Sequence[Letter], now: float) -> None:
+        """Write as `store` does, and leave nothing."""
+        rows = self._db.execute(
+            _insertion(len(letters)), _letters(_NOWHERE, letters, now)
+        ).fetchall()
+        self._db.execute("DELETE FROM mail WHERE row = ANY(%s)", ([row for _, row, _ in rows],))
+
+    def knows(self, place: Place, message_id: bytes) -> bool:
+        """Tell whether an envelope with this id is there, or was."""
+        known = self._db.execute(
+            "SELECT 1 FROM mail WHERE mailbox = %s AND message_id = %s", (place.number, message_id)
+        ).fetchone()
+        return known is not None
+
+    def _lock(self, mailbox: MailboxName) -> Place | None:
+        found = self._db.execute(
+            "SELECT id, envelopes, bytes FROM mailboxes WHERE key = %s FOR NO KEY UPDATE",
+            (mailbox.key,),
+        ).fetchone()
+        return None if found is None else _place(*found)
+
+
+def _place(number: int, envelopes: int, total_bytes: int) -> Place:
+    return Place(number, Load(envelopes, total_bytes))
+
+
+def _insertion(count: int) -> str:
+    """Return the query that stores ``count`` envelopes in their order; see `_letters`."""
+    values = ", ".join(f"(%(id{n})s::bytea, %(envelope{n})s::bytea, {n})" for n in range(count))
+    return f"""INSERT INTO mail (mailbox, message_id, envelope, expires)
+        SELECT %(mailbox)s, id, envelope, %(expires)s
+        FROM (VALUES {values}) AS letters (id, envelope, place) ORDER BY place
+        ON CONFLICT (mailbox, message_id) DO NOTHING
+        RETURNING message_id, row, length(envelope) AS size"""  # noqa: S608 - numbers
+
+
+def _letters(number: int, letters: Sequence[Letter], now: float) -> dict[str, bytes | int]:
+    values: dict[str, bytes | int] = {"mailbox": number, "expires": int(now) + MAIL_LIFETIME}
+    for n, letter in enumerate(letters):
+        values[f"id{n}"], values[f"envelope{n}"] = letter
+    return values
 
 
 def _read(db: Cursor, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:

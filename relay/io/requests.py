@@ -6,17 +6,16 @@ a device that was removed a moment ago can do nothing any more.
 """
 
 import os
-from typing import Final, assert_never
-
-import trio
+from collections.abc import Sequence
+from typing import Final, assert_never, cast
 
 from relay.errors import RefusedError
-from relay.io.node import Node
+from relay.io.budgets import count, count_stranger, make_room
+from relay.io.mailing import acknowledge, failure, send
 from relay.io.session import Session
-from relay.io.storage import Limiter
 from relay.services import directory, tickets
 from relay.services.directory import Account
-from relay.services.mailbox import BoxMailbox, DeviceMailbox, Stored, mailbox_of
+from relay.services.mailbox import BoxMailbox, DeviceMailbox
 from relay.services.policy import token_hash
 from relay.wire.codes import code_hash
 from relay.wire.limits import MAX_PREKEY_BATCH, MAX_TOKENS
@@ -39,7 +38,6 @@ from relay.wire.messages import (
     MediaTicket,
     OpenBox,
     OwnList,
-    Policy,
     PrekeyStatus,
     PublishPrekeys,
     PutInvitations,
@@ -61,19 +59,56 @@ FRAMING: Final = 16
 ACCOUNT_BYTES: Final = 4096
 """What a new account takes up before it has keys."""
 
+_Change = (
+    UpdateDeviceList
+    | PublishPrekeys
+    | SetPolicy
+    | PutTokens
+    | AddTokens
+    | UseTokens
+    | PutInvitations
+)
+_Managing = PrekeyStatus | FetchCertificate | MediaTicket | DeleteAccount
+_Alone = (
+    FetchBundle
+    | OpenBox
+    | Register
+    | Login
+    | FetchAbuseContact
+    | FetchOwnList
+    | Enrol
+    | _Change
+    | _Managing
+)
+"""What is always carried out by itself."""
 
-async def answer(session: Session, request: Request, size: int) -> Reply:
-    """Carry out one request of a frame of ``size`` bytes and return its reply.
+
+async def answer(session: Session, requests: Sequence[Request], size: int) -> Sequence[Reply]:
+    """Carry out a request of a frame of ``size`` bytes, or a run, and return the replies.
+
+    Raises:
+        StorageError: nothing was changed, or nobody knows; the client may ask again.
+    """
+    match requests[0]:
+        case Send():
+            return await send(session, cast("Sequence[Send]", requests))
+        case Ack():
+            return await acknowledge(session, cast("Sequence[Ack]", requests))
+        case request:
+            try:
+                return [await _answer(session, request, size)]
+            except RefusedError as error:
+                return [failure(error)]
+
+
+async def _answer(session: Session, request: _Alone, size: int) -> Reply:
+    """Carry out one request.
 
     Raises:
         RefusedError: nothing was changed.
         StorageError: nothing was changed, or nobody knows; the client may ask again.
     """
     match request:
-        case Send():
-            return await _send(session, request)
-        case Ack():
-            return await _acknowledge(session, request)
         case FetchBundle():
             return await _fetch_bundle(session, request)
         case OpenBox():
@@ -95,49 +130,9 @@ async def answer(session: Session, request: Request, size: int) -> Reply:
 # --- mail -------------------------------------------------------------------------------------
 
 
-async def _send(session: Session, request: Send) -> Reply:
-    node = session.node
-    await _count(node.quotas.sends, session)
-    mailbox, shown = mailbox_of(request.recipient), token_hash(request.token)
-    # Whoever the recipient is, and whether there is one, or a use of the token.
-    name = mailbox.username if isinstance(mailbox, DeviceMailbox) else None
-    await _count_stranger(node.quotas.recipients, session, mailbox.key.hex(), name, shown)
-    # STORAGE-15 MUST: a call that goes on, or somebody with a token, is no stranger.
-    is_strangers = name is not None and shown is None
-    await _make_room(node, len(request.envelope), is_strangers=is_strangers)
-    stored = await node.mailbox.put(
-        mailbox,
-        request.message_id,
-        request.envelope,
-        shown,
-        node.clock(),
-        takes_strangers=node.volume.takes_strangers,
-    )
-    node.metrics.envelope(stored)
-    match stored:
-        case Stored.NEW:
-            node.bus.hint(mailbox)
-        case Stored.FULL:
-            raise RefusedError(ErrorCode.TOO_MANY, "the mailbox is full", retry_after=60)
-        case Stored.AGAIN | Stored.REFUSED:
-            pass
-    # WIRE-20 MUST: the same answer whether somebody is there or not.
-    return Done()
-
-
-async def _acknowledge(session: Session, request: Ack) -> Reply:
-    places = session.queue.places(request.delivery_ids)
-    await session.node.mailbox.remove(places, session.node.clock())
-    # WIRE-33: not before, as an Ack that failed is repeated and has to mean the same then.
-    session.queue.acknowledged(request.delivery_ids)
-    session.node.metrics.acknowledged(len(places))
-    session.wake()
-    return Done()
-
-
 async def _open_box(session: Session, request: OpenBox) -> Reply:
     box = BoxMailbox.of_key(request.key)
-    await _count(session.node.quotas.boxes, session)
+    await count(session.node.quotas.boxes, session)
     if session.queue.is_full:
         raise RefusedError(ErrorCode.TOO_MANY, "too many mailboxes on one connection")
     await session.node.mailbox.open_box(box, session.node.clock())
@@ -148,8 +143,8 @@ async def _open_box(session: Session, request: OpenBox) -> Reply:
 async def _fetch_bundle(session: Session, request: FetchBundle) -> Reply:
     node, username = session.node, or_nobody(request.username)
     shown = token_hash(request.token)
-    await _count(node.quotas.fetches, session)
-    await _count_stranger(node.quotas.targets, session, username, username, shown)
+    await count(node.quotas.fetches, session)
+    await count_stranger(node.quotas.targets, session, username, username, shown)
     handed_out = await node.directory.take_bundle(username, request.device_id, shown, node.clock())
     if handed_out is None:
         raise RefusedError(ErrorCode.NOT_REACHABLE, "not reachable")
@@ -166,7 +161,7 @@ async def _register(session: Session, request: Register) -> Reply:
     _refuse_second_login(session)
     if node.registration == "closed":
         raise RefusedError(ErrorCode.REGISTRATION_CLOSED, "this relay takes no new accounts")
-    await _count(node.quotas.registrations, session)
+    await count(node.quotas.registrations, session)
     code = None
     if node.registration == "invite":
         if request.code is None:
@@ -175,7 +170,7 @@ async def _register(session: Session, request: Register) -> Reply:
     account = directory.register(
         request, relay=node.name, challenge=session.challenge, now=node.clock()
     )
-    await _make_room(node, ACCOUNT_BYTES, is_strangers=True)
+    await make_room(node, ACCOUNT_BYTES, is_strangers=True)
     await node.directory.create(account, code)
     return await _become(session, account.username, account.device_list.devices[0])
 
@@ -197,7 +192,7 @@ async def _log_in(session: Session, request: Login) -> Reply:
 async def _fetch_own_list(session: Session, request: FetchOwnList) -> Reply:
     node = session.node
     _refuse_second_login(session)
-    await _count(node.quotas.registrations, session)
+    await count(node.quotas.registrations, session)
     account = directory.recovered(
         await node.directory.account(or_nobody(request.username)),
         request,
@@ -211,7 +206,7 @@ async def _fetch_own_list(session: Session, request: FetchOwnList) -> Reply:
 async def _enrol(session: Session, request: Enrol) -> Reply:
     node = session.node
     _refuse_second_login(session)
-    await _count(node.quotas.registrations, session)
+    await count(node.quotas.registrations, session)
     account = await node.directory.account(or_nobody(request.username))
     new = directory.enrolled(
         account,
@@ -242,17 +237,6 @@ async def _become(session: Session, username: str, device: Device) -> Reply:
 
 # --- managing an account ----------------------------------------------------------------------
 
-_Change = (
-    UpdateDeviceList
-    | PublishPrekeys
-    | SetPolicy
-    | PutTokens
-    | AddTokens
-    | UseTokens
-    | PutInvitations
-)
-_Managing = PrekeyStatus | FetchCertificate | MediaTicket | DeleteAccount
-
 
 async def _of_account(session: Session, request: _Change | _Managing, size: int) -> Reply:
     account, device = await _logged_in(session)
@@ -260,7 +244,7 @@ async def _of_account(session: Session, request: _Change | _Managing, size: int)
         # WIRE-48 MUST: counted before any signature is looked at. A part of a set changes nothing
         # yet: who has many contacts may block as many of them in a minute as others.
         if not isinstance(request, AddTokens):
-            await _count(session.node.quotas.changes, session, account.username)
+            await count(session.node.quotas.changes, session, account.username)
         return await _change(session, account, device, request, size)
     return await _manage(session, account, device, request)
 
@@ -321,7 +305,7 @@ async def _publish(
         device=device,
         now=node.clock(),
     )
-    await _make_room(node, size, is_strangers=False)
+    await make_room(node, size, is_strangers=False)
     await node.directory.add_prekeys(account.username, device.device_id, prekeys)
     return Done()
 
@@ -398,32 +382,3 @@ async def _delete(session: Session, account: Account, request: DeleteAccount) ->
             session.forget_device()
         await node.presence.evict(mailbox)
     return Done()
-
-
-async def _make_room(node: Node, size: int, *, is_strangers: bool) -> None:
-    """Note that ``size`` bytes are about to be stored, if there is room for them."""
-    if node.volume.is_due(trio.current_time()):
-        node.volume.counted(await node.directory.usage())
-    node.volume.add(size, is_strangers=is_strangers)
-
-
-async def _count_stranger(
-    limiter: Limiter | None, session: Session, key: str, username: str | None, shown: bytes | None
-) -> None:
-    """Count what strangers ask of one recipient, and each use of a token, good or not."""
-    try:
-        await _count(limiter, session, key)
-    except RefusedError:
-        # WIRE-49 MUST: what shows a token goes on, but to whoever takes everything from everybody.
-        if shown is None or username is None:
-            raise
-        if await session.node.directory.policy(username) is Policy.EVERYONE:
-            raise
-    if shown is not None:
-        await _count(session.node.quotas.tokens, session, shown.hex())
-
-
-async def _count(limiter: Limiter | None, session: Session, key: str | None = None) -> None:
-    """Count a request of this connection's source, or under another key."""
-    if limiter is not None:
-        await limiter.take(session.source if key is None else key, session.node.clock())

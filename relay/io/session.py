@@ -1,13 +1,15 @@
 """One signalling connection (spec/wire.md, Connections): receive, answer, deliver, end.
 
-Requests are carried out one after the other, so a client that sends faster than it is answered is
-held back by its own socket; deliveries wait for the socket as well. Nothing is queued in memory.
+Requests are carried out one after the other, or as one where they came together and belong together
+(`relay.services.runs`), so a client that sends faster than it is answered is held back by its own
+socket; deliveries wait for the socket as well. Nothing is queued in memory but what one read gave.
 What requests do is in `relay.io.requests`.
 """
 
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,6 +24,7 @@ from relay.io.node import Node
 from relay.io.websocket import ClosedError, FloodError, SilentError, WebSocket
 from relay.services.delivery import Claim, DeliveryQueue, Fetch
 from relay.services.mailbox import DeviceMailbox, MailboxName
+from relay.services.runs import goes_on
 from relay.wire.codec import decode, encode
 from relay.wire.errors import WireError
 from relay.wire.limits import CHALLENGE_BYTES, MAX_FRAME
@@ -57,6 +60,9 @@ RELEASE_SECONDS: Final = 2.0
 MAX_REFUSALS: Final = 100
 """Requests of one connection that may be refused before it ends: a client at fault stops then."""
 
+MAX_WRITE: Final = 65_536
+"""Bytes that are given to the socket at once, unless one frame alone is longer: a client that does
+not read lets no more than that wait."""
 MAX_COUNT: Final = 0xFFFF
 """The most that SetAside says."""
 
@@ -79,10 +85,16 @@ class Ending:
 
 
 class Answer(Protocol):
-    """What carries out a request on a session."""
+    """What carries out requests on a session."""
 
-    async def __call__(self, session: "Session", request: Request, size: int) -> Reply:
-        """Return the reply, or raise `RefusedError`."""
+    async def __call__(
+        self, session: "Session", requests: Sequence[Request], size: int
+    ) -> Sequence[Reply]:
+        """Return the replies to a request of a frame of ``size`` bytes, or to several of a run.
+
+        Raises:
+            StorageError: nothing was changed, or nobody knows; the client may ask again.
+        """
 
 
 class Session:
@@ -223,10 +235,10 @@ class Session:
 
     async def _converse(self) -> None:
         try:
-            await self._send(0, self._hello())
+            await self._send(ServerFrame(0, self._hello()))
             patience = self.node.limits.first_request_seconds
             while True:
-                await self._received(await self._socket.recv(patience))
+                await self._received(await self._socket.recv_all(patience))
                 patience = self._patience()
         except FloodError:
             self.end(Ending(VIOLATION, "too many frames"))
@@ -252,56 +264,78 @@ class Session:
             self._binding,
         )
 
-    async def _received(self, message: str | bytes) -> None:
+    async def _received(self, messages: Sequence[str | bytes]) -> None:
+        """Carry out what came, and what belongs together as one."""
+        run: list[ClientFrame] = []
+        size, pace, ending = 0, self.node.quotas.pace, None
+        for message in messages:
+            frame = self._frame(message)
+            if isinstance(frame, Ending):
+                ending = frame  # but what came before it is carried out
+                break
+            wait = 0.0 if pace is None else pace.wait(self.source, trio.current_time())
+            if run and (wait or not goes_on(run, frame)):
+                await self._carry_out(run, size)
+                # Who sends much at once must not keep others from their turn.
+                await trio.lowlevel.checkpoint()
+                run = []
+            if wait:
+                # WIRE-53 MUST: in here, so that nothing more of this connection is read meanwhile.
+                await trio.sleep(wait)
+            run.append(frame)
+            size = len(message)
+        if run:
+            await self._carry_out(run, size)
+        if ending is not None:
+            self.end(ending)
+
+    def _frame(self, message: str | bytes) -> ClientFrame | Ending:
+        """Return the frame that a message is, or how it ends the connection."""
         if self.node.capture is not None:
             raw = message.encode() if isinstance(message, str) else message
             self.node.capture.message(self.number, RECEIVED, raw)
         if isinstance(message, str):
-            self.end(Ending(UNSUPPORTED, "frames are binary"))
-            return
+            return Ending(UNSUPPORTED, "frames are binary")
         try:
-            frame = decode(message, ClientFrame, limit=MAX_FRAME)
+            return decode(message, ClientFrame, limit=MAX_FRAME)
         except WireError:
             # WIRE-04 MUST: what is not a frame ends the connection; there is nothing to answer.
-            self.end(Ending(VIOLATION, "malformed frame"))
-            return
-        # WIRE-53 MUST: in here, so that nothing more of this connection is read meanwhile.
-        pace = self.node.quotas.pace
-        if pace is not None and (wait := pace.wait(self.source, trio.current_time())):
-            await trio.sleep(wait)
-        reply = await self._reply(frame, len(message))
-        if reply is not None:
-            await self._send(frame.id, reply)
-            if self._refusals > MAX_REFUSALS:
-                self.end(Ending(VIOLATION, "too many refused requests"))
+            return Ending(VIOLATION, "malformed frame")
 
-    async def _reply(self, frame: ClientFrame, size: int) -> Reply | None:
+    async def _carry_out(self, run: Sequence[ClientFrame], size: int) -> None:
         start = time.perf_counter()
-        reply = await self._outcome(frame, size)
-        outcome = DONE
-        if reply is None:
-            outcome = FAULT
-        elif isinstance(reply, Failure):
-            outcome = reply.code.name.lower()
-        kind = type(frame.body).__name__
-        self.node.metrics.request(kind, outcome, time.perf_counter() - start)
-        return reply
+        requests = [frame.body for frame in run]
+        replies = await self._replies(requests, size)
+        seconds = time.perf_counter() - start
+        kind = type(requests[0]).__name__
+        if not replies:
+            self.node.metrics.request(kind, FAULT, seconds)
+            return
+        for reply in replies:
+            outcome = DONE
+            if isinstance(reply, Failure):
+                outcome = reply.code.name.lower()
+                self._refusals += reply.code not in (ErrorCode.NOT_REACHABLE, ErrorCode.RETRY)
+            self.node.metrics.request(kind, outcome, seconds)
+        pairs = zip(run, replies, strict=True)
+        await self._send(*(ServerFrame(frame.id, reply) for frame, reply in pairs))
+        if self._refusals > MAX_REFUSALS:
+            self.end(Ending(VIOLATION, "too many refused requests"))
 
-    async def _outcome(self, frame: ClientFrame, size: int) -> Reply | None:
+    async def _replies(self, requests: Sequence[Request], size: int) -> Sequence[Reply]:
+        """Return a reply to each request; none: the connection ends."""
         try:
-            return await self._answer(self, frame.body, size)
-        except RefusedError as error:
-            self._refusals += error.code not in (ErrorCode.NOT_REACHABLE, ErrorCode.RETRY)
-            return Failure(error.code, error.text, error.retry_after)
+            return await self._answer(self, requests, size)
         except StorageError as error:
             self.node.metrics.storage_failed()
             log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
-            return Failure(ErrorCode.RETRY, "the relay cannot do this now", retry_after=5)
+            failure = Failure(ErrorCode.RETRY, "the relay cannot do this now", retry_after=5)
+            return [failure] * len(requests)
         except Exception as error:  # noqa: BLE001 - one request must not end the relay
             # A traceback ends in a text, and that may hold a username.
-            log.error("request failed", request=type(frame.body).__name__, **place(error))  # noqa: TRY400 - see above
+            log.error("request failed", request=type(requests[0]).__name__, **place(error))  # noqa: TRY400 - see above
             self.end(Ending(INTERNAL, "internal error"))
-            return None
+            return []
 
     # --- sending ---
 
@@ -310,17 +344,16 @@ class Session:
             while True:
                 if self._is_low:
                     self._is_low = False
-                    await self._send(0, PrekeysLow())
+                    await self._send(ServerFrame(0, PrekeysLow()))
                 if self.set_aside:
                     count, self.set_aside = min(self.set_aside, MAX_COUNT), 0
-                    await self._send(0, SetAside(count))
+                    await self._send(ServerFrame(0, SetAside(count)))
                 fetch = self.queue.next_fetch()
                 if fetch is None:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     continue
-                for push in await self._fetched(fetch):
-                    await self._send(0, push)
+                await self._send(*(ServerFrame(0, push) for push in await self._fetched(fetch)))
         except ClosedError:
             self.end(Ending(NORMAL, ""))
         except StorageError as error:
@@ -346,11 +379,24 @@ class Session:
         node.metrics.delivered(len(pushes))
         return pushes
 
-    async def _send(self, request_id: int, body: Reply | Push) -> None:
-        data = encode(ServerFrame(request_id, body))
-        if self.node.capture is not None:
-            self.node.capture.message(self.number, SENT, data)
-        if not self._socket.write(data):
+    async def _send(self, *frames: ServerFrame) -> None:
+        """Send frames, with few calls of the kernel, and few that wait in memory."""
+        waiting: list[bytes] = []
+        size = 0
+        for frame in frames:
+            data = encode(frame)
+            if self.node.capture is not None:
+                self.node.capture.message(self.number, SENT, data)
+            if waiting and size + len(data) > MAX_WRITE:
+                await self._write(waiting)
+                waiting, size = [], 0
+            waiting.append(data)
+            size += len(data)
+        if waiting:
+            await self._write(waiting)
+
+    async def _write(self, messages: Sequence[bytes]) -> None:
+        if not self._socket.write(*messages):
             await self._drain()
 
     async def _drain(self) -> None:
@@ -375,6 +421,6 @@ class Session:
             return
         if self._ending.push is not None:
             with trio.move_on_after(FAREWELL_SECONDS), contextlib.suppress(ClosedError):
-                await self._send(0, self._ending.push)
+                await self._send(ServerFrame(0, self._ending.push))
         with trio.move_on_after(CLOSE_SECONDS), contextlib.suppress(ClosedError):
             await self._socket.aclose(self._ending.code, self._ending.reason)

@@ -45,11 +45,11 @@ class SQLiteDirectory:
 
     async def account(self, username: str) -> Account | None:
         """Return an account."""
-        return await self._writer.run(lambda db: _account(db, username), is_short=True)
+        return await self._writer.run(lambda db: _account(db, username), pieces=1)
 
     async def policy(self, username: str) -> Policy | None:
         """Return whom an account accepts."""
-        return await self._writer.run(lambda db: _policy(db, username), is_short=True)
+        return await self._writer.run(lambda db: _policy(db, username), pieces=1)
 
     async def replace_device_list(self, account: Account) -> None:
         """Store an account's next device list."""
@@ -93,7 +93,7 @@ class SQLiteDirectory:
     async def usage(self) -> Usage:
         """Return how many bytes the file holds, and how many the disk has left."""
         disk = os.statvfs(self._writer.path)
-        held = await self._writer.run(_held, is_short=True)
+        held = await self._writer.run(_held, pieces=1)
         return Usage(held, disk.f_bavail * disk.f_frsize)
 
 

@@ -5,11 +5,12 @@ The inner functions run in the writer's thread, each as one transaction.
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from relay.errors import RefusedError
 from relay.io.memory import MemoryPresence
+from relay.io.shelf import Place, Put, put
 from relay.io.tails import Tails
 from relay.io.writer import Writer
 from relay.services.delivery import Claim
@@ -22,10 +23,11 @@ from relay.services.mailbox import (
     RECOUNT_SECONDS,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
+    Letter,
+    Load,
     Mail,
     MailboxName,
     Stored,
-    outcome_without_room,
 )
 from relay.services.policy import admits
 from relay.wire.messages import ErrorCode, Policy
@@ -44,10 +46,6 @@ _DESTINATION: Final = """SELECT
     EXISTS (SELECT 1 FROM devices WHERE username = :name AND device_id = :device),
     id, envelopes, bytes
     FROM (SELECT 1) LEFT JOIN mailboxes ON key = :key"""
-
-
-_Place = tuple[int, int, int]
-"""A mailbox: its id, and how many envelopes and bytes it holds."""
 
 
 class SQLiteMailbox:
@@ -73,26 +71,26 @@ class SQLiteMailbox:
     async def put(
         self,
         mailbox: MailboxName,
-        message_id: bytes,
-        envelope: bytes,
+        letters: Sequence[Letter],
         shown: bytes | None,
         now: float,
         *,
         takes_strangers: bool = True,
-    ) -> Stored:
-        """Store an envelope once per message id."""
-        stored, _ = await self._writer.run(
-            lambda db: _put(
-                db, mailbox, message_id, envelope, shown, now, takes_strangers=takes_strangers
+    ) -> list[Stored]:
+        """Store envelopes, each once per message id."""
+        done = await self._writer.run(
+            lambda db: put(
+                _Shelf(db), mailbox, letters, shown, now, takes_strangers=takes_strangers
             ),
-            lambda put: self._came(mailbox, put[1], envelope),
-            is_short=True,
+            lambda done: self._came(mailbox, letters, done),
+            pieces=len(letters),
         )
-        return stored
+        return [one.stored for one in done]
 
-    def _came(self, mailbox: MailboxName, row: int | None, envelope: bytes) -> None:
-        if row is not None:
-            self._tails.came(mailbox, Mail(row, envelope))
+    def _came(self, mailbox: MailboxName, letters: Sequence[Letter], done: list[Put]) -> None:
+        for letter, one in zip(letters, done, strict=True):
+            if one.row is not None:
+                self._tails.came(mailbox, Mail(one.row, letter.envelope))
 
     async def read(self, claim: Claim, after: int, limit: int, now: float) -> list[Mail]:
         """Return the oldest envelopes after row ``after``."""
@@ -102,7 +100,7 @@ class SQLiteMailbox:
             found = await self._writer.run(
                 lambda db: _read(db, mailbox, after, limit, now),
                 lambda found: self._was_read(claim, after, limit, found),
-                is_short=True,
+                pieces=1,
             )
         self._presence.check(claim)  # afterwards: it may have changed while the query waited
         return found
@@ -118,7 +116,11 @@ class SQLiteMailbox:
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes."""
         wanted = list(places)
-        await self._writer.run(lambda db: _remove(db, wanted, now), is_short=True)
+        if not wanted:
+            return
+        await self._writer.run(
+            lambda db: _remove(db, wanted, now), pieces=len(wanted), is_first=True
+        )
 
     async def keep(self, now: float, in_use: Iterable[BoxMailbox]) -> None:
         """Note that boxes are in use."""
@@ -170,91 +172,84 @@ def _drop_idle_box(db: sqlite3.Connection, now: float) -> int:
     ).rowcount
 
 
-def _put(
-    db: sqlite3.Connection,
-    mailbox: MailboxName,
-    message_id: bytes,
-    envelope: bytes,
-    shown: bytes | None,
-    now: float,
-    *,
-    takes_strangers: bool,
-) -> tuple[Stored, int | None]:
-    """Return what became of an envelope, and its row if it is new."""
-    place, is_known = _destination(db, mailbox, shown, now)
-    outcome = outcome_without_room(
-        mailbox.capacity,
-        None if place is None else place[1:],
-        len(envelope),
-        is_known=is_known,
-        shows_token=shown is not None,
-        takes_strangers=takes_strangers,
-    )
-    if place is None or outcome is Stored.REFUSED:
-        _store(db, _NOWHERE, message_id, envelope, now)
-        db.execute("DELETE FROM mail WHERE mailbox = ?", (_NOWHERE,))
-        return Stored.REFUSED, None
-    if outcome is None:
-        row = _store(db, place[0], message_id, envelope, now)
-        return Stored.AGAIN if row is None else Stored.NEW, row
-    known = db.execute(
-        "SELECT 1 FROM mail WHERE mailbox = ? AND message_id = ?", (place[0], message_id)
-    ).fetchone()
-    return outcome if known is None else Stored.AGAIN, None
+class _Shelf:
+    """`relay.io.shelf.Shelf` of one transaction."""
 
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
 
-def _destination(
-    db: sqlite3.Connection, mailbox: MailboxName, shown: bytes | None, now: float
-) -> tuple[_Place | None, bool]:
-    """Return the mailbox, if it takes this, and whether that is known by a token, or needs none."""
-    if isinstance(mailbox, BoxMailbox):
-        return _find(db, mailbox), True
-    # WIRE-23 MUST: the same queries, whoever exists and whatever is accepted. They are one
-    # statement because each costs a turn of the interpreter besides (spec/decisions/0028).
-    policy, token, invitation, device, *found = db.execute(
-        _DESTINATION,
-        {
-            "name": mailbox.username,
-            "shown": shown or b"",
-            "now": int(now),
-            "device": mailbox.device_id,
-            "key": mailbox.key,
-        },
-    ).fetchone()
-    known, is_known = None if policy is None else Policy(policy), bool(token or invitation)
-    if not device or not admits(known, knows_token=is_known):
-        return None, is_known
-    if found[0] is not None:
-        return (found[0], found[1], found[2]), is_known
-    db.execute("INSERT INTO mailboxes VALUES (NULL, ?, 0, 0, 0, ?)", (mailbox.key, int(now)))
-    return _find(db, mailbox), is_known
-
-
-def _find(db: sqlite3.Connection, mailbox: MailboxName) -> _Place | None:
-    found: _Place | None = db.execute(
-        "SELECT id, envelopes, bytes FROM mailboxes WHERE key = ?", (mailbox.key,)
-    ).fetchone()
-    return found
-
-
-def _store(
-    db: sqlite3.Connection, number: int, message_id: bytes, envelope: bytes, now: float
-) -> int | None:
-    """Store an envelope, unless one with this message id is there; return the row of a new one."""
-    done = db.execute(
-        "INSERT INTO mail (mailbox, message_id, envelope, expires) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (mailbox, message_id) DO NOTHING",
-        (number, message_id, envelope, int(now) + MAIL_LIFETIME),
-    )
-    if not done.rowcount:
-        return None
-    if number != _NOWHERE:
-        db.execute(
-            "UPDATE mailboxes SET envelopes = envelopes + 1, bytes = bytes + ?, touched = ?"
-            " WHERE id = ?",
-            (len(envelope), int(now), number),
+    def destination(
+        self, mailbox: MailboxName, shown: bytes | None, now: float
+    ) -> tuple[Place | None, bool]:
+        """Return the mailbox, if it takes this, and whether a token is good or none is needed."""
+        if isinstance(mailbox, BoxMailbox):
+            return self._find(mailbox), True
+        # They are one statement because each costs a turn of the interpreter besides
+        # (spec/decisions/0028).
+        policy, token, invitation, device, *found = self._db.execute(
+            _DESTINATION,
+            {
+                "name": mailbox.username,
+                "shown": shown or b"",
+                "now": int(now),
+                "device": mailbox.device_id,
+                "key": mailbox.key,
+            },
+        ).fetchone()
+        known, is_known = None if policy is None else Policy(policy), bool(token or invitation)
+        if not device or not admits(known, knows_token=is_known):
+            return None, is_known
+        if found[0] is not None:
+            return _place(*found), is_known
+        self._db.execute(
+            "INSERT INTO mailboxes VALUES (NULL, ?, 0, 0, 0, ?)", (mailbox.key, int(now))
         )
-    return done.lastrowid
+        return self._find(mailbox), is_known
+
+    def store(self, place: Place, letters: Sequence[Letter], now: float) -> list[int | None]:
+        """Store what is not there yet; return the rows of what is new."""
+        rows = self._insert(place.number, letters, now)
+        new = Load.of([letter for letter, row in zip(letters, rows, strict=True) if row])
+        if new.envelopes:
+            self._db.execute(
+                "UPDATE mailboxes SET envelopes = envelopes + ?, bytes = bytes + ?, touched = ?"
+                " WHERE id = ?",
+                (*new, int(now), place.number),
+            )
+        return rows
+
+    def store_nowhere(self, letters: Sequence[Letter], now: float) -> None:
+        """Write as `store` does, and leave nothing."""
+        self._insert(_NOWHERE, letters, now)
+        self._db.execute("DELETE FROM mail WHERE mailbox = ?", (_NOWHERE,))
+
+    def knows(self, place: Place, message_id: bytes) -> bool:
+        """Tell whether an envelope with this id is there, or was."""
+        known = self._db.execute(
+            "SELECT 1 FROM mail WHERE mailbox = ? AND message_id = ?", (place.number, message_id)
+        ).fetchone()
+        return known is not None
+
+    def _find(self, mailbox: MailboxName) -> Place | None:
+        found = self._db.execute(
+            "SELECT id, envelopes, bytes FROM mailboxes WHERE key = ?", (mailbox.key,)
+        ).fetchone()
+        return None if found is None else _place(*found)
+
+    def _insert(self, number: int, letters: Sequence[Letter], now: float) -> list[int | None]:
+        rows = []
+        for letter in letters:
+            done = self._db.execute(
+                "INSERT INTO mail (mailbox, message_id, envelope, expires) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (mailbox, message_id) DO NOTHING",
+                (number, *letter, int(now) + MAIL_LIFETIME),
+            )
+            rows.append(done.lastrowid if done.rowcount else None)
+        return rows
+
+
+def _place(number: int, envelopes: int, total_bytes: int) -> Place:
+    return Place(number, Load(envelopes, total_bytes))
 
 
 def _read(
@@ -283,19 +278,23 @@ def _count_set_aside(db: sqlite3.Connection, mailbox: MailboxName | None) -> int
 
 
 def _remove(db: sqlite3.Connection, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
+    rows: dict[MailboxName, list[int]] = {}
     for mailbox, row in places:
+        rows.setdefault(mailbox, []).append(row)
+    for mailbox, numbers in rows.items():
         found = db.execute(
-            "SELECT mailbox, length(envelope) FROM mail JOIN mailboxes ON id = mailbox"
-            " WHERE row = ? AND key = ? AND envelope IS NOT NULL",
-            (row, mailbox.key),
-        ).fetchone()
-        if found is None:
+            "SELECT row, mailbox, length(envelope) FROM mail JOIN mailboxes ON id = mailbox"  # noqa: S608 - question marks
+            f" WHERE row IN ({','.join('?' * len(numbers))}) AND key = ? AND envelope IS NOT NULL",
+            (*numbers, mailbox.key),
+        ).fetchall()
+        if not found:
             continue
-        db.execute(
+        expires = int(now) + TOMBSTONE_LIFETIME
+        db.executemany(
             "UPDATE mail SET envelope = NULL, expires = ? WHERE row = ?",
-            (int(now) + TOMBSTONE_LIFETIME, row),
+            [(expires, row) for row, _, _ in found],
         )
-        _release(db, found[0], 1, found[1])
+        _release(db, found[0][1], len(found), sum(size for _, _, size in found))
 
 
 def _release(db: sqlite3.Connection, number: int, envelopes: int, size: int) -> None:

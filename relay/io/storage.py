@@ -14,7 +14,14 @@ from typing import Protocol
 
 from relay.services.delivery import Claim
 from relay.services.directory import Account, CodeUse, HandedOut
-from relay.services.mailbox import BoxMailbox, DeviceMailbox, Mail, MailboxName, Stored
+from relay.services.mailbox import (
+    BoxMailbox,
+    DeviceMailbox,
+    Letter,
+    Mail,
+    MailboxName,
+    Stored,
+)
 from relay.services.quota import Rate
 from relay.services.volume import Usage
 from relay.wire.messages import Invitation, Policy, PrekeyCounts
@@ -118,14 +125,15 @@ class Mailbox(Protocol):
     async def put(
         self,
         mailbox: MailboxName,
-        message_id: bytes,
-        envelope: bytes,
+        letters: Sequence[Letter],
         shown: bytes | None,
         now: float,
         *,
         takes_strangers: bool = True,
-    ) -> Stored:
-        """Store an envelope once per message id, if the mailbox exists and admits ``shown``.
+    ) -> list[Stored]:
+        """Store envelopes in their order, if the mailbox exists and admits ``shown``.
+
+        Each is stored once per message id; what became of each is returned.
 
         Without ``takes_strangers`` what shows no good token is refused as if the mailbox had no
         room for it (WIRE-57); reply boxes need none.

@@ -23,8 +23,8 @@ from relay.errors import OperatorError, RelayError, StorageError
 T = TypeVar("T")
 
 MAX_BATCH: Final = 128
-"""Jobs in one transaction: bounds how long the first of them waits for the last, and the event loop
-for all of them."""
+"""Pieces of work in one transaction: bounds how long the first job waits for the last, and the
+event loop for all of them."""
 WIPE_SECONDS: Final = 60.0
 """How long the log may keep what the database has overwritten."""
 BUSY_TIMEOUT: Final = 2.0
@@ -35,18 +35,20 @@ the file, and what a transaction changes, so that it is written once."""
 
 
 class _Job:
-    __slots__ = ("error", "is_short", "result", "task", "then", "work")
+    __slots__ = ("error", "is_first", "pieces", "result", "task", "then", "work")
 
     def __init__(
         self,
         work: Callable[[sqlite3.Connection], Any],
         then: Callable[[Any], None] | None,
         *,
-        is_short: bool,
+        pieces: int,
+        is_first: bool,
     ) -> None:
         self.work = work
         self.then = then
-        self.is_short = is_short
+        self.pieces = pieces
+        self.is_first = is_first
         self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         """Who waits; nobody any more when that was cancelled."""
         self.result: Any = None
@@ -84,20 +86,22 @@ class Writer:
         work: Callable[[sqlite3.Connection], T],
         then: Callable[[T], None] | None = None,
         *,
-        is_short: bool = False,
+        pieces: int = 0,
+        is_first: bool = False,
     ) -> T:
         """Return what ``work`` returns, after its changes are durable.
 
-        ``work`` runs in another thread unless it ``is_short``: then in the event loop where that
-        is possible, which has to wait for it. It runs a second time where another job of its
-        transaction failed. ``then`` is told its result when that is durable, in the order in which
-        jobs were done, whether or not somebody still waits.
+        ``work`` runs in another thread unless it is so many short ``pieces``: then in the event
+        loop where that is possible, which has to wait for it. It runs a second time where another
+        job of its transaction failed. ``then`` is told its result when that is durable, in the
+        order in which jobs were done, whether or not somebody still waits. What ``is_first`` is
+        done before the rest of its transaction: it frees pages that the rest can use.
 
         Raises:
             StorageError: the database failed; nothing of ``work`` was kept.
             RelayError: as raised by ``work``; nothing of it was kept.
         """
-        job = _Job(work, then, is_short=is_short)
+        job = _Job(work, then, pieces=pieces, is_first=is_first)
         self._jobs.append(job)
         if not self._is_busy:
             self._is_busy = True
@@ -120,9 +124,9 @@ class Writer:
     def _begin(self) -> None:
         """Start a transaction with the jobs that wait; those that come meanwhile wait for it."""
         while self._jobs:
-            batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
+            batch = self._next_batch()
             assert self._db is not None
-            if not (all(job.is_short for job in batch) and _run_here(self._db, batch)):
+            if not (all(job.pieces for job in batch) and _run_here(self._db, batch)):
                 self._orders.put(partial(self._do, batch))
                 return
             if self._db.in_transaction:
@@ -130,6 +134,15 @@ class Writer:
                 return
             _wake(batch)
         self._is_busy = False
+
+    def _next_batch(self) -> list[_Job]:
+        batch, pieces = [], 0
+        while self._jobs and pieces < MAX_BATCH:
+            job = self._jobs.popleft()
+            batch.append(job)
+            pieces += job.pieces or 1
+        batch.sort(key=lambda job: not job.is_first)  # which leaves the others in their order
+        return batch
 
     def _finish(self, batch: list[_Job]) -> None:
         _wake(batch)

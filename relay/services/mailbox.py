@@ -4,9 +4,10 @@ Names and limits only; `relay.io` stores the mail, `relay.services.delivery` han
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto, unique
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from relay.wire.labels import labelled
 from relay.wire.messages import AccountRecipient, BoxRecipient
@@ -27,6 +28,25 @@ MAX_TRIES: Final = 5
 stops a client every time must not keep the rest from it."""
 
 
+class Letter(NamedTuple):
+    """An envelope that a sender wants to be stored, under the id by which it names it."""
+
+    message_id: bytes
+    envelope: bytes
+
+
+class Load(NamedTuple):
+    """So many envelopes, and their bytes together."""
+
+    envelopes: int
+    total_bytes: int
+
+    @classmethod
+    def of(cls, letters: Sequence[Letter]) -> Self:
+        """Return what these would add."""
+        return cls(len(letters), sum(len(letter.envelope) for letter in letters))
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """How much unacknowledged mail a mailbox may hold."""
@@ -43,9 +63,12 @@ class Capacity:
             total_bytes=self.total_bytes * STRANGERS_PARTS // ALL_PARTS,
         )
 
-    def has_room(self, envelopes: int, total_bytes: int, size: int) -> bool:
-        """Tell whether ``size`` bytes more fit to what there is."""
-        return envelopes < self.envelopes and total_bytes + size <= self.total_bytes
+    def has_room(self, held: "Load", more: "Load") -> bool:
+        """Tell whether ``more`` fits to what there is."""
+        return (
+            held.envelopes + more.envelopes <= self.envelopes
+            and held.total_bytes + more.total_bytes <= self.total_bytes
+        )
 
 
 DEVICE_CAPACITY: Final = Capacity(1000, 16 * 1024 * 1024)
@@ -133,24 +156,24 @@ class Stored(Enum):
 
 def outcome_without_room(
     capacity: Capacity,
-    held: tuple[int, int] | None,
-    size: int,
+    held: Load | None,
+    more: Load,
     *,
     is_known: bool,
     shows_token: bool,
     takes_strangers: bool = True,
 ) -> Stored | None:
-    """Return what becomes of an envelope that is not stored; None: there is room for it.
+    """Return what becomes of envelopes that are not stored; None: there is room for all of them.
 
-    ``held`` are the envelopes and bytes of a mailbox that would take it, if there is one;
-    ``is_known`` says whether it shows a token that is good, or needs none. A store that is nearly
-    full takes no strangers.
+    ``held`` is what is in a mailbox that would take them, if there is one; ``is_known`` says
+    whether they show a token that is good, or need none. A store that is nearly full takes no
+    strangers.
     """
     if held is None:
         return Stored.REFUSED
-    if not capacity.has_room(*held, size):
+    if not capacity.has_room(held, more):
         return Stored.FULL
-    if is_known or (takes_strangers and capacity.of_strangers.has_room(*held, size)):
+    if is_known or (takes_strangers and capacity.of_strangers.has_room(held, more)):
         return None
     # WIRE-57 MUST: who shows a token is answered as if it were good.
     return Stored.REFUSED if shows_token else Stored.FULL

@@ -5,9 +5,7 @@ import os
 import trio
 
 from relay.services.directory import Account, read_list
-from relay.services.mailbox import (
-    DeviceMailbox,
-)
+from relay.services.mailbox import DeviceMailbox, Letter
 from relay.wire.messages import Policy
 
 NOW = 1_800_000_000.0
@@ -22,7 +20,9 @@ def account(speak, username="somebody"):
 
 
 async def put(storage, mailbox, envelope=b"sealed", now=NOW, message_id=None, shown=None):
-    return await storage.mailbox.put(mailbox, message_id or os.urandom(16), envelope, shown, now)
+    letter = Letter(message_id or os.urandom(16), envelope)
+    (stored,) = await storage.mailbox.put(mailbox, [letter], shown, now)
+    return stored
 
 
 async def read(storage, mailbox, now=NOW, after=0, limit=99):

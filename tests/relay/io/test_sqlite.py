@@ -14,14 +14,12 @@ from relay.io.sqlite_mailbox import SQLiteMailbox
 from relay.io.tails import Tails
 from relay.io.writer import Writer
 from relay.services.delivery import Readers
-from relay.services.mailbox import BoxMailbox, DeviceMailbox, Stored
+from relay.services.mailbox import BoxMailbox, Letter, Stored
 from relay.wire.messages import ErrorCode
-from tests.relay.io.storing import account
+from tests.relay.io.storing import DEVICE, NOW, account, put, read
 
 pytestmark = pytest.mark.trio
 
-NOW = 1_800_000_000.0
-DEVICE = DeviceMailbox("somebody", 1)
 BOX = BoxMailbox(bytes(32))
 
 
@@ -29,15 +27,6 @@ BOX = BoxMailbox(bytes(32))
 async def storage(tmp_path):
     async with open_storage(tmp_path / "relay.sqlite", Readers()) as opened:
         yield opened
-
-
-async def put(storage, mailbox, envelope=b"sealed"):
-    return await storage.mailbox.put(mailbox, os.urandom(16), envelope, None, NOW)
-
-
-async def read(storage, mailbox, limit=99):
-    claim = await storage.presence.claim(mailbox)
-    return await storage.mailbox.read(claim, 0, limit, NOW)
 
 
 async def rows(path, query):
@@ -88,7 +77,7 @@ async def test_what_was_is_overwritten(tmp_path, monkeypatch, speak):
         await storage.directory.create(account(speak, "departed")[1])
         await storage.mailbox.open_box(box, NOW)
         for _ in range(4):
-            await storage.mailbox.put(box, os.urandom(16), mark * 1000, None, NOW)
+            await put(storage, box, mark * 1000)
         assert await found(mark, b"departed") == [True, True]
         mails = await read(storage, box)
         await storage.mailbox.remove([(box, mail.row) for mail in mails], NOW)
@@ -162,6 +151,47 @@ async def test_full_disk(tmp_path):
         assert len(await read(storage, box)) == stored
         await writer.run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
         assert await put(storage, box, bytes(30_000)) is Stored.NEW
+
+
+async def test_full_disk_takes_all_or_nothing(tmp_path):
+    """F2, WIRE-61: of several envelopes that the disk has no room for together none is stored."""
+    async with open_storage(tmp_path / "relay.sqlite", Readers()) as storage:
+        await storage.mailbox.open_box(BOX, NOW)
+
+        def limit(db):
+            (pages,) = db.execute("PRAGMA page_count").fetchone()
+            db.execute(f"PRAGMA max_page_count = {pages + 20}")
+
+        await storage.writer.run(limit)
+        letters = [Letter(os.urandom(16), bytes(30_000)) for _ in range(5)]
+        with pytest.raises(StorageError):
+            await storage.mailbox.put(BOX, letters, None, NOW)
+        assert await read(storage, BOX) == []
+        await storage.writer.run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
+        assert await storage.mailbox.put(BOX, letters, None, NOW) == [Stored.NEW] * 5
+
+
+async def test_what_frees_room_is_done_first(tmp_path):
+    """Jobs that free pages are done before the others, and all results are told in that order."""
+    done, told = [], []
+
+    async with Writer(tmp_path / "db") as writer:
+        await writer.run(lambda db: db.execute("CREATE TABLE numbers (n INTEGER)"))
+
+        async def run(number):
+            def work(db):
+                db.execute("INSERT INTO numbers VALUES (?)", (number,))
+                done.append(number)
+                return number
+
+            await writer.run(work, told.append, pieces=1, is_first=number < 0)
+
+        async with trio.open_nursery() as nursery:
+            for number in (1, -2, 3, -4, 5):
+                nursery.start_soon(run, number)
+    assert len(done) == 5
+    assert [number < 0 for number in done] == [True, True, False, False, False]
+    assert told == done
 
 
 async def test_other_format(tmp_path):

@@ -20,6 +20,7 @@ from relay.services.mailbox import (
     MAX_TRIES,
     TOMBSTONE_LIFETIME,
     BoxMailbox,
+    Letter,
     Stored,
 )
 from relay.services.policy import token_hash
@@ -92,7 +93,7 @@ async def test_idle_boxes_make_room(crowded, speak):
     full, read_by_somebody, idle, *late = boxes
     for box in (full, read_by_somebody, idle):
         await crowded.open_box(box, NOW)
-    assert await crowded.put(full, bytes(16), b"sealed", None, NOW) is Stored.NEW
+    assert await crowded.put(full, [Letter(bytes(16), b"sealed")], None, NOW) == [Stored.NEW]
     soon, later = NOW + BOX_GRACE - 1, NOW + BOX_GRACE
     with pytest.raises(RefusedError):
         await crowded.open_box(late[0], soon)
@@ -102,10 +103,12 @@ async def test_idle_boxes_make_room(crowded, speak):
     with pytest.raises(RefusedError):
         await crowded.open_box(late[1], later)
     found = {
-        box: await crowded.put(box, os.urandom(16), b"sealed", None, later) is Stored.NEW
+        box: await crowded.put(box, [Letter(os.urandom(16), b"sealed")], None, later)
         for box in boxes
     }
-    assert found == {full: True, read_by_somebody: True, idle: False, late[0]: True, late[1]: False}
+    stored, refused = [Stored.NEW], [Stored.REFUSED]
+    assert [found[box] for box in (full, read_by_somebody, late[0])] == [stored] * 3
+    assert [found[box] for box in (idle, late[1])] == [refused] * 2
 
 
 async def test_message_id_is_forgotten_later(storage):
@@ -176,10 +179,9 @@ async def test_a_full_store_takes_no_strangers(storage, speak):
     await storage.mailbox.open_box(box, NOW)
 
     async def outcome(mailbox, shown):
-        message_id = os.urandom(16)
-        return await storage.mailbox.put(
-            mailbox, message_id, b"sealed", shown, NOW, takes_strangers=False
-        )
+        letter = Letter(os.urandom(16), b"sealed")
+        (stored,) = await storage.mailbox.put(mailbox, [letter], shown, NOW, takes_strangers=False)
+        return stored
 
     assert await outcome(DEVICE, None) is Stored.FULL
     assert await outcome(DEVICE, token(2)) is Stored.REFUSED
@@ -273,6 +275,50 @@ async def test_a_repeated_message(nodes):
     assert results.count(Stored.NEW) == 1
     assert results.count(Stored.AGAIN) == 9
     assert len(await read(nodes[1].storage, box)) == 1
+
+
+async def test_several_at_once(nodes):
+    """WIRE-61, WIRE-30: of several envelopes each is stored once, in their order."""
+    box, (north, south) = BoxMailbox(bytes(32)), nodes
+    await north.storage.mailbox.open_box(box, NOW)
+    one, two, three = letters = [Letter(os.urandom(16), b"%d" % number) for number in range(3)]
+    new, again = Stored.NEW, Stored.AGAIN
+    assert await north.storage.mailbox.put(box, [two], None, NOW) == [new]
+    stored = await south.storage.mailbox.put(box, [one, two, one, three], None, NOW)
+    assert stored == [new, again, again, new]
+    assert await north.storage.mailbox.put(box, letters, None, NOW) == [again] * 3
+    mails = await read(south.storage, box)
+    assert [mail.envelope for mail in mails] == [b"1", b"0", b"2"]
+    await north.storage.mailbox.remove([(box, mail.row) for mail in mails], NOW)
+    assert await read(south.storage, box) == []
+    assert await south.storage.mailbox.put(box, letters, None, NOW) == [again] * 3
+    for _ in range(box.capacity.envelopes):  # which are all that counts
+        assert await put(north.storage, box) is new
+    assert await put(north.storage, box) is Stored.FULL
+
+
+async def test_several_that_fill_a_mailbox(storage):
+    """WIRE-61, WIRE-35: of several envelopes as many are stored as there is room for."""
+    box = BoxMailbox(bytes(32))
+    await storage.mailbox.open_box(box, NOW)
+    known = os.urandom(16)
+    assert await put(storage, box, message_id=known) is Stored.NEW
+    for _ in range(box.capacity.envelopes - 3):
+        await put(storage, box)
+    ids = [os.urandom(16), known, os.urandom(16), os.urandom(16), known]
+    stored = await storage.mailbox.put(box, [Letter(one, b"sealed") for one in ids], None, NOW)
+    assert stored == [Stored.NEW, Stored.AGAIN, Stored.NEW, Stored.FULL, Stored.AGAIN]
+    mails = await read(storage, box, limit=999)
+    assert len(mails) == box.capacity.envelopes
+
+
+async def test_several_for_nobody(storage):
+    """WIRE-61: several envelopes for a box that does not exist are refused, also a repeated one."""
+    letters = [Letter(number.to_bytes(16), b"sealed") for number in (1, 2, 1)]
+    box = BoxMailbox(bytes(32))
+    assert await storage.mailbox.put(box, letters, None, NOW) == [Stored.REFUSED] * 3
+    await storage.mailbox.open_box(box, NOW)
+    assert await read(storage, box) == []
 
 
 async def test_a_full_mailbox(nodes):

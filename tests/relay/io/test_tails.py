@@ -11,7 +11,7 @@ from relay.io.memory import MemoryPresence
 from relay.io.sqlite import open_storage
 from relay.io.tails import MAX_BYTES, Tails
 from relay.services.delivery import BATCH, Readers
-from relay.services.mailbox import BoxMailbox, Mail, Stored
+from relay.services.mailbox import BoxMailbox, Letter, Mail, Stored
 from tests.relay.io.storing import NOW
 
 BOX, OTHER = BoxMailbox(bytes(32)), BoxMailbox(bytes([1]) * 32)
@@ -69,9 +69,13 @@ async def test_the_same_as_the_storage(tmp_path, seed):
 
         async def send():
             nonlocal stored
-            for _ in range(sent // 4):
-                assert await mailbox.put(BOX, os.urandom(16), b"sealed", None, NOW) is Stored.NEW
-                stored += 1
+            left = sent // 4
+            while left:
+                count = min(left, source.choice((1, 3)))
+                letters = [Letter(os.urandom(16), b"sealed") for _ in range(count)]
+                assert set(await mailbox.put(BOX, letters, None, NOW)) == {Stored.NEW}
+                stored += count
+                left -= count
                 if source.random() < 0.2:
                     await trio.lowlevel.checkpoint()
 

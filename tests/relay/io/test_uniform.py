@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from relay.io.postgres import PostgresStorage
-from relay.services.mailbox import DeviceMailbox, Stored
+from relay.services.mailbox import DeviceMailbox, Letter, Stored
 from relay.wire.messages import Policy
 from relay.wire.records import PreKeyKind
-from tests.relay.io.storing import NOW, account, put
+from tests.relay.io.storing import NOW, account
 
 pytestmark = pytest.mark.trio
 
@@ -98,17 +98,19 @@ async def test_bundles(nodes, people, monkeypatch):
     _alike(seen, None)
 
 
-async def test_envelopes(nodes, people, monkeypatch):
-    """WIRE-23, W3, P8: the same, and the same writes, for an envelope."""
+@pytest.mark.parametrize("count", [1, 3])
+async def test_envelopes(nodes, people, monkeypatch, count):
+    """WIRE-23, WIRE-61, W3, P8: the same, and the same writes, for an envelope, or for several."""
     storage = nodes[0].storage
     work = Work(storage, monkeypatch)
+    letters = [Letter(number.to_bytes(16), b"sealed") for number in range(count)]
     seen = {
         name: await work.of(
-            lambda name=name: put(storage, DeviceMailbox(name, 1), message_id=bytes(16))
+            lambda name=name: storage.mailbox.put(DeviceMailbox(name, 1), letters, None, NOW)
         )
         for name in people
     }
-    _alike(seen, Stored.REFUSED)
+    _alike(seen, [Stored.REFUSED] * count)
 
 
 async def test_work_is_seen(nodes, people, monkeypatch):
@@ -125,6 +127,6 @@ def _alike(seen, expected):
     absent = seen["absent"]
     assert absent[0]
     for name, (queries, steps, result) in seen.items():
-        assert result is expected, name
+        assert result == expected, name
         assert queries == absent[0], name
         assert abs(steps - absent[1]) <= SLACK, (name, steps, absent[1])

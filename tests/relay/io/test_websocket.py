@@ -62,26 +62,26 @@ async def deaf(port, *, hello=b"hello"):
 async def test_who_answers_pings_stays():
     """A ping goes out when it is time, and whoever answers it is pinged again and not cut off."""
     async with accepted(polite) as ours:
-        assert await ours.recv(float("inf")) == b"hello"
+        assert await ours.recv_all(float("inf")) == [b"hello"]
         now = trio.current_time()
         for _ in range(2):
             ours.keep_alive(now + KEEPALIVE_SECONDS + 1)
         assert ours.write(b"the pong comes before what answers this")
-        assert await ours.recv(float("inf")) == b"after the ping"
+        assert await ours.recv_all(float("inf")) == [b"after the ping"]
         ours.keep_alive(now + 2 * KEEPALIVE_SECONDS)
         with pytest.raises(SilentError):
-            await ours.recv(0.01)
+            await ours.recv_all(0.01)
 
 
 async def test_who_answers_no_ping_is_cut_off():
     """Who does not answer a ping in time is cut off, also while nothing is read or written."""
     async with accepted(deaf) as ours, trio.open_nursery() as nursery:
-        assert await ours.recv(float("inf")) == b"hello"
+        assert await ours.recv_all(float("inf")) == [b"hello"]
         now, failures = trio.current_time(), []
 
         async def read():
             try:
-                await ours.recv(float("inf"))
+                await ours.recv_all(float("inf"))
             except ClosedError as error:
                 failures.append(error)
 
@@ -98,9 +98,9 @@ async def test_who_answers_no_ping_is_cut_off():
 async def test_patience():
     """Who says nothing for too long is told apart from who has gone."""
     async with accepted(partial(deaf, hello=b"one")) as ours:
-        assert await ours.recv(10) == b"one"
+        assert await ours.recv_all(10) == [b"one"]
         with pytest.raises(SilentError):
-            await ours.recv(0.01)
+            await ours.recv_all(0.01)
 
 
 def frames(source, messages):
@@ -139,8 +139,10 @@ async def test_messages_in_pieces(seed):
             await trio.sleep_forever()
 
     async with accepted(talk) as ours:
-        for message in messages:
-            assert await ours.recv(float("inf")) == message
+        came = []
+        while len(came) < len(messages):
+            came += await ours.recv_all(float("inf"))
+    assert came == messages
 
 
 @pytest.mark.parametrize(
@@ -168,21 +170,21 @@ async def test_frames_at_fault(wrong):
             await trio.sleep_forever()
 
     async with accepted(talk) as ours:
-        assert await ours.recv(float("inf")) == b"good"
+        assert await ours.recv_all(float("inf")) == [b"good"]
         with pytest.raises(ClosedError):
-            await ours.recv(float("inf"))
+            await ours.recv_all(float("inf"))
 
 
 async def test_looked_after(monkeypatch):
     """Who says nothing for long is found by whoever looks after all connections."""
     monkeypatch.setattr(websocket, "KEEPALIVE_SECONDS", 0.0)
     async with accepted(partial(deaf, hello=b"one")) as ours:
-        assert await ours.recv(10) == b"one"
+        assert await ours.recv_all(10) == [b"one"]
         failures = []
 
         async def read():
             with pytest.raises(SilentError):
-                await ours.recv(0.01)
+                await ours.recv_all(0.01)
             failures.append(None)
 
         async with trio.open_nursery() as nursery:
