@@ -11,6 +11,7 @@ import e2ecall
 from e2ecall.cli.media import MediaOptions
 from e2ecall.cli.softphone import settling
 from e2ecall.cli.softphone.app import PhoneApp
+from e2ecall.cli.softphone.blocking import BlockingScreen
 from e2ecall.cli.softphone.phone import Phone
 from e2ecall.cli.softphone.ringing import RingingScreen
 from e2ecall.media.files import write_movie
@@ -56,6 +57,11 @@ def shows(phone, peer):
         and phone.current.model.peer == peer.address
         and phone.current.model.connected_at is not None
     )
+
+
+def says(phone, text):
+    """Tell whether the phone has this line."""
+    return any(line.text == text for line in phone.lines)
 
 
 async def answered(caller, phone, app, press, **sent):
@@ -163,6 +169,46 @@ async def test_keys_while_a_call_is_taken(people, tmp_path, relay, monkeypatch):
         assert await ended(second) == (e2ecall.EndReason.DECLINED, True)
         await becomes(lambda: len(phone.calls) == 1)
         assert first.ended is None
+
+
+async def test_who_rings_is_blocked_by_a_key(people):
+    """IDENTITY-16: a key blocks who calls, once that is confirmed; until then it rings on."""
+    async with people() as (alice, bob), softphone(bob) as (phone, app, press):
+        call = await alice.call(bob.address)
+        await becomes(lambda: rings(app))
+        await press("b")
+        await becomes(lambda: isinstance(app.screen, BlockingScreen))
+        assert app.screen.peer == alice.address
+        await press("escape")
+        await becomes(lambda: rings(app))
+        assert call.ended is None
+        assert not any(contact.blocked for contact in bob.contacts())
+        await press("b")
+        await becomes(lambda: isinstance(app.screen, BlockingScreen))
+        await press("y")
+        assert await ended(call) == (e2ecall.EndReason.DECLINED, True)
+        await becomes(lambda: len(app.screen_stack) == 1)
+        assert [contact.address for contact in bob.contacts() if contact.blocked] == [alice.address]
+        await becomes(lambda: says(phone, f"{alice.address} is blocked."))
+        assert not phone.ringing
+
+
+async def test_who_is_talked_to_is_blocked_by_a_key(people):
+    """IDENTITY-16, REACH-05: a key in a call blocks the other person, which ends the call."""
+    async with people() as (alice, bob), softphone(bob) as (phone, app, press):
+        call = await answered(alice, phone, app, press)
+        await press("b")
+        await becomes(lambda: isinstance(app.screen, BlockingScreen))
+        await press("n")
+        await becomes(lambda: len(app.screen_stack) == 1)
+        assert call.ended is None
+        await press("b")
+        await becomes(lambda: isinstance(app.screen, BlockingScreen))
+        await press("y")
+        assert await ended(call) == (e2ecall.EndReason.HANGUP, True)
+        await becomes(lambda: phone.current is None)
+        assert [contact.address for contact in bob.contacts() if contact.blocked] == [alice.address]
+        await becomes(lambda: says(phone, f"{alice.address} is blocked."))
 
 
 @pytest.mark.parametrize("from_the_beginning", [False, True])

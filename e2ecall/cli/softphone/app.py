@@ -15,6 +15,7 @@ from textual.events import Key
 from textual.widgets import Footer, Input, Static
 
 from e2ecall.cli.softphone import widgets
+from e2ecall.cli.softphone.blocking import BlockingScreen
 from e2ecall.cli.softphone.conversation import Conversation
 from e2ecall.cli.softphone.model import Verdict
 from e2ecall.cli.softphone.phone import Phone
@@ -24,7 +25,7 @@ from e2ecall.cli.softphone.settling import Settling
 REFRESH: Final = 0.1
 """Seconds between two looks at the phone."""
 
-_ONLY_IN_CALLS: Final = frozenset({"mute", "camera", "screen", "hold", "chat"})
+_ONLY_IN_CALLS: Final = frozenset({"mute", "camera", "screen", "hold", "chat", "block"})
 _ONLY_TO_COMPARE: Final = frozenset({"same", "different"})
 _ALWAYS: Final = frozenset({"interrupt", "leave_entry"})
 """What is done whatever is shown: it concerns no single call."""
@@ -46,6 +47,7 @@ class PhoneApp(App[None]):
         ("t", "chat", "Text"),
         ("s", "swap", "Other call"),
         ("c", "dial", "Call"),
+        ("b", "block", "Block"),
         ("q", "hang_up", "Hang up"),
         ("q", "leave", "Quit"),
         ("escape", "leave_entry", "Back"),
@@ -191,6 +193,11 @@ class PhoneApp(App[None]):
         """End the call that is shown."""
         if (conversation := self._phone.current) is not None:
             conversation.hang_up()
+
+    def action_block(self) -> None:
+        """Ask whether to block the other person, which ends the call."""
+        if (conversation := self._phone.current) is not None:
+            self.push_screen(BlockingScreen(self._phone, conversation.model.peer))
 
     def action_leave(self) -> None:
         """End the phone."""

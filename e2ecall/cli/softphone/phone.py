@@ -173,6 +173,21 @@ class Phone:
         await incoming.decline()
         self._end_unless_it_stays()
 
+    async def block(self, peer: str) -> None:
+        """Refuse somebody from now on, which ends what rings or goes on with them.
+
+        ``peer`` is the whole address.
+        """
+        for incoming in [one for one in self.ringing if one.caller == peer]:
+            self._stop_ringing(incoming)
+        try:
+            await self.me.block(peer)
+        except E2ECallError as error:
+            self.say(told(error))
+        if any(contact.address == peer and contact.blocked for contact in self.me.contacts()):
+            self.say(f"{peer} is blocked.")
+        self._end_unless_it_stays()
+
     async def swap(self) -> None:
         """Go over to the other call; the one before is put on hold."""
         if not self.can_swap:

@@ -1,4 +1,4 @@
-"""The screen of a call that comes in: answer, decline, and what becomes of a call that goes on."""
+"""The screen of a call that comes in: answer, decline, block, and what becomes of another call."""
 
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,6 +10,7 @@ from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Footer, Static
 
+from e2ecall.cli.softphone.blocking import BlockingScreen
 from e2ecall.cli.softphone.settling import Settling
 from e2ecall.cli.softphone.widgets import ringing_text
 from e2ecall.client import IncomingCall
@@ -29,6 +30,7 @@ class RingingScreen(ModalScreen[bool]):
         ("a", "answer", "Answer"),
         ("e", "answer_and_end", "End the other and answer"),
         ("d", "decline", "Decline"),
+        ("b", "block", "Block"),
     ]
 
     CSS = """
@@ -80,6 +82,13 @@ class RingingScreen(ModalScreen[bool]):
     def action_decline(self) -> None:
         """Do not take it."""
         self._decide(self._phone.decline, self.incoming)
+
+    def action_block(self) -> None:
+        """Ask whether to block who calls; it rings on until then."""
+        self.app.push_screen(BlockingScreen(self._phone, self.incoming.caller), self._leave)
+
+    def _leave(self, is_blocked: bool | None) -> None:
+        self._is_decided = self._is_decided or bool(is_blocked)
 
     def _decide(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """Do one thing: the screen stays for a moment, and a key may come twice."""
