@@ -80,6 +80,8 @@ class CallEpochs(CallCore):
         self._rekey, self._rekey_secrets = first, secrets
         self._rekey_state = following
         self._due = again
+        # A Path that was due at the same moment comes first, and has new keys, too.
+        self._events = [event for event in self._events if event != RekeyDue()]
         self._outgoing.append(self._channel.sign(first))
 
     def _agree(

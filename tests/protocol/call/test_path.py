@@ -113,6 +113,15 @@ def test_the_next_path_is_pursued_when_the_one_before_is_heard_late(talk, kit):
     assert talk.caller.on_time(kit.now + 366)
 
 
+def test_a_path_that_is_begun_as_a_rekey_is_due(talk, kit):
+    """CALLKEY-20: the keys of the new path make the Rekey needless, which is not asked for then."""
+    talk.caller.path_lost(kit.now + 297, kit.now + 299.9)
+    assert talk.caller.events()[-1] == PathDue()
+    talk.caller.replace_path(RekeySecrets.generate(), kit.media("p"), kit.now + 300)
+    assert [type(message) for message in talk.caller.messages_to_send()] == [Path]
+    assert talk.caller.events() == []
+
+
 def test_answers_need_a_path(talk, kit):
     """CALL-41: a callee gives its shares to a Path alone, and once; a Rekey is answered as one."""
     path = RekeySecrets.generate().path(talk.offer.call_id, 0, 1, kit.media("p"))
