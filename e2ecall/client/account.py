@@ -217,9 +217,10 @@ class Account:
         async with self.lock:
             if self.local.needs_renewal(self._clock()):
                 await self._save(self.local.renewed(self._clock()))
-        # Told again each time: a renewal whose publication was lost is stored here already.
-        await ask(UpdateDeviceList(self.local.device_list), Done)
-        if self._certificate_expires - self._clock() < CERTIFICATE_RENEWAL:
+        await self._tell_list(ask)
+        # A clock that was set back must not keep one that has expired by then.
+        left = self._certificate_expires - self._clock()
+        if not CERTIFICATE_RENEWAL <= left <= 2 * CERTIFICATE_RENEWAL:
             reply = await ask(FetchCertificate(), Certificate)
             async with self.lock:
                 await self._save(self.local.with_certificate(reply.certificate))
@@ -233,6 +234,20 @@ class Account:
             if not self._unpublished() and self.prekeys.next_key_id == before:
                 await self._refresh_prekeys(counts)
         await self._publish(ask)
+
+    async def _tell_list(self, ask: Ask) -> None:
+        """Publish the device list, each time: a renewal may be stored here and be lost on its way.
+
+        IDENTITY-19: what was signed while the clock was ahead is refused, and signed anew.
+        """
+        try:
+            await ask(UpdateDeviceList(self.local.device_list), Done)
+        except RelayError as error:
+            if error.retry_after or not self.local.is_ahead(self._clock()):
+                raise
+            async with self.lock:
+                await self._save(self.local.renewed(self._clock()))
+            await ask(UpdateDeviceList(self.local.device_list), Done)
 
     async def forget_expired(self) -> None:
         """PREKEYS-12: rotate and forget prekeys, whatever the relay answers or does not.
@@ -333,12 +348,19 @@ class Account:
         return decode_stored(waiting, tuple[bytes, ...]) if waiting else ()
 
     async def _publish(self, ask: Ask) -> None:
-        """Publish what waits; what expired while it waited would be refused with all the rest."""
+        """Publish what waits; what expired while it waited would be refused with all the rest.
+
+        PREKEYS-13: what is refused because it was made while the clock was ahead is given up.
+        """
         for stored in self._unpublished():
             batch = decode_stored(stored, tuple[PreKey, ...])
             fresh = tuple(prekey for prekey in batch if prekey.expires > self._clock())
-            if fresh:
-                await ask(PublishPrekeys(fresh), Done)
+            try:
+                if fresh:
+                    await ask(PublishPrekeys(fresh), Done)
+            except RelayError as error:
+                if error.retry_after or not prekeys.are_ahead(fresh, now=self._clock()):
+                    raise
             async with self.lock:
                 left = [other for other in self._unpublished() if other != stored]
                 record = encode_stored(left) if left else None

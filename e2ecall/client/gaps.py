@@ -15,7 +15,7 @@ from e2ecall.client.peers import Peers
 from e2ecall.client.stored import Stored
 from e2ecall.io.store import Change, RecordKind, Store
 from e2ecall.protocol.encoding import decode_stored, encode_stored
-from e2ecall.protocol.gaps import count_missing, overdue
+from e2ecall.protocol.gaps import count_missing
 
 FORMAT: Final = 1
 
@@ -80,8 +80,9 @@ class Gaps:
             for peer in self._peers.pinned():
                 address = str(peer.address)
                 record = self._record(address)
-                if missing := count_missing(peer, since=record.until, now=now):
-                    noted = replace(record, until=overdue(now), untold=record.untold + missing)
+                missing, until = count_missing(peer, since=record.until, now=now)
+                if missing:
+                    noted = replace(record, until=until, untold=record.untold + missing)
                     changes.append(noted.change(address))
             if changes:
                 await self._store.write(changes)
@@ -127,7 +128,9 @@ class Gaps:
         if isinstance(event, MessagesSetAside):
             self._aside_told = event.count
             return
-        record = self._record(event.peer)
+        record = self._records.get(event.peer.encode())
+        if record is None:  # forgotten meanwhile, so no trace of them is left
+            return
         rest = max(0, record.untold - event.count)
         await self._store.write([replace(record, untold=rest).change(event.peer)])
 

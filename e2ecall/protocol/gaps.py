@@ -13,19 +13,19 @@ GAP_SECONDS: Final = 120
 """RATCHET-12: for a message to come after one that was sent later."""
 
 
-def count_missing(peer: PeerState, *, since: int, now: float) -> int:
+def count_missing(peer: PeerState, *, since: int, now: float) -> tuple[int, int]:
     """Return how many numbers were skipped after ``since`` and are overdue at ``now``.
 
-    ``since`` is what `overdue` returned when these were counted the last time; 0 before that.
+    With them comes the Unix time of the last of these skips, or ``since`` if there is none: what to
+    count since the next time; at first 0. RATCHET-13: a time that is still to come counts as 0, as
+    what a clock was ahead by must hide nothing.
     """
-    return sum(
-        since < key.expires - SKIPPED_KEY_LIFETIME <= overdue(now)
+    since = 0 if since > now else since
+    overdue = [
+        skipped
         for session in peer.sessions
         for chain in session.ratchet.receiving
         for key in chain.skipped.values()
-    )
-
-
-def overdue(now: float) -> int:
-    """Return the Unix time at which, or before which, a number was skipped that is overdue."""
-    return int(now) - GAP_SECONDS
+        if since < (skipped := key.expires - SKIPPED_KEY_LIFETIME) <= int(now) - GAP_SECONDS
+    ]
+    return len(overdue), max(overdue, default=since)

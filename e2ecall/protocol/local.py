@@ -36,6 +36,9 @@ RENEW_BEFORE: Final = 16 * 86_400
 """Seconds of life left at which a list is renewed: a first message may wait 14 days at a relay,
 and the device list in it has to be valid when it is read."""
 
+_CLOCK_ERROR: Final = 86_400
+"""Seconds by which a clock may be wrong: a relay takes what was signed by it."""
+
 _MAX_PREVIOUS: Final = 8
 """Own list versions that an initiator may still have seen. They are at least two days apart, so
 that 8 of them outlast a bundle that was used for a day and an envelope that waited 14."""
@@ -94,6 +97,10 @@ class LocalDevice:
     def needs_renewal(self, now: float) -> bool:
         """Tell whether the device list should be renewed and published."""
         return self.verified_list.body.expires - now < RENEW_BEFORE
+
+    def is_ahead(self, now: float) -> bool:
+        """IDENTITY-19: tell whether the list was signed when the clock was over a day ahead."""
+        return self.verified_list.body.expires > now + DEVICE_LIST_LIFETIME + _CLOCK_ERROR
 
     def renewed(self, now: float) -> Self:
         """Return this device with the next version of its list, valid for 18 days from now."""

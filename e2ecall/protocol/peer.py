@@ -193,5 +193,10 @@ def with_sealing_key(peer: PeerState, prekey: PreKey, *, now: float) -> PeerStat
 
 
 def newer_key(known: PreKey, other: PreKey) -> PreKey:
-    """SESSION-06: return which of two sealing keys of one device to use from now on."""
-    return known if other.expires < known.expires else other
+    """SESSION-06: return which of two sealing keys of one device to use from now on.
+
+    An older one has a lower id and expires earlier. A key that was made while its owner's clock was
+    ahead expires later than those after it; a store that went back uses ids once more.
+    """
+    is_older = other.expires < known.expires and other.key_id <= known.key_id
+    return known if is_older else other

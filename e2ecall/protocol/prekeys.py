@@ -198,7 +198,8 @@ def maintain(
     moment = int(now)
     state = without_expired(state, now=now)
     maker = _Maker(local, moment, state.next_key_id)
-    kept = list(state.rotated)
+    # PREKEYS-13: what the clock was ahead by must not keep keys current for as long.
+    kept = [replace(key, created=min(key.created, moment)) for key in state.rotated]
     sealing_key = state.sealing_key
     if any(_is_due(key, moment) for key in kept if not key.retired):
         # PREKEYS-04: a retired key lives on for what was sealed or begun with it.
@@ -217,6 +218,14 @@ def without_expired(state: PreKeyState, *, now: float) -> PreKeyState:
     state = _without_old(state, moment)
     kept = [key for key in state.rotated if not key.retired or moment < key.retired + KEEP_RETIRED]
     return replace(state, rotated=tuple(kept))
+
+
+def are_ahead(published: Iterable[PreKey], *, now: float) -> bool:
+    """PREKEYS-13: tell whether some of these were made when the clock was over a day ahead."""
+    return any(
+        prekey.expires > now + DAY + (LIFETIME if prekey.kind in _ROTATED else ONE_TIME_LIFETIME)
+        for prekey in published
+    )
 
 
 def batches(prekeys: Iterable[PreKey]) -> list[tuple[PreKey, ...]]:

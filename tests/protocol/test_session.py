@@ -109,6 +109,23 @@ def test_older_sealing_key_changes_nothing(talking):
     assert with_sealing_key(peer, old, now=alice.now) == peer
 
 
+def test_a_sealing_key_of_a_clock_that_was_ahead(talking):
+    """PREKEYS-13, SESSION-06: a key that was made while its owner's clock was ahead, and so expires
+    after all others, is replaced by its owner in two days and then by its peers.
+    """
+    alice, bob = talking
+    enough = PrekeyCounts(100, 100)
+    bob.prekeys, _ = maintain(bob.prekeys, bob.local, enough, now=alice.now + 300 * DAY)
+    ahead = bob.prekeys.sealing_key
+    peer = with_sealing_key(alice.peers[bob.address], ahead, now=alice.now)
+    bob.prekeys, published = maintain(bob.prekeys, bob.local, enough, now=alice.now)
+    assert published == ()
+    bob.prekeys, _ = maintain(bob.prekeys, bob.local, enough, now=alice.now + 2 * DAY)
+    assert bob.prekeys.sealing_key != ahead
+    peer = with_sealing_key(peer, bob.prekeys.sealing_key, now=alice.now + 2 * DAY)
+    assert peer.sealing_key == bob.prekeys.sealing_key
+
+
 def test_sealing_key_of_another(talking, endpoint, refused):
     """SESSION-06: a sealing key that the peer's device did not sign is refused."""
     alice, bob = talking
