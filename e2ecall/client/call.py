@@ -34,6 +34,11 @@ class Call(CallControls):
         return self._machine.remote.address
 
     @property
+    def peer_identity(self) -> bytes:
+        """The identity key that the other person has in this call, and in no other (CALL-21)."""
+        return self._machine.remote.identity_key
+
+    @property
     def rings_here(self) -> bool:
         """Callee: whether it rings, or is about to, and its user decides."""
         return self._machine.state in _RINGING and not self._by_itself

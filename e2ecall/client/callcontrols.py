@@ -6,19 +6,21 @@ of it a peer may bring about - nothing - is `e2ecall.protocol.call_controls`.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
 
 from e2ecall.client.calllife import CallLife
 from e2ecall.client.callmedia import release
-from e2ecall.errors import E2ECallError, LocalProtocolError
+from e2ecall.errors import LocalProtocolError
 from e2ecall.protocol.controls import Controls
 from e2ecall.protocol.messages import Stream
 
 if TYPE_CHECKING:
     from e2ecall.media.sources import VideoSource
+
+_PICTURES: Final = (Stream.CAMERA, Stream.SCREEN)
 
 
 class CallControls(CallLife):
@@ -31,8 +33,8 @@ class CallControls(CallLife):
 
     async def mute(self, muted: bool = True) -> None:
         """Send silence of the same size and rate instead of the microphone, or the microphone."""
-        async with self._controlling:
-            self._change(replace(self._wanted, muted=muted))
+        # At once, as everything that waits for no source: a camera may take long to open.
+        self._change(replace(self._wanted, muted=muted))
 
     async def unmute(self) -> None:
         """Send the microphone again."""
@@ -40,41 +42,35 @@ class CallControls(CallLife):
 
     async def mute_peer(self, muted: bool = True) -> None:
         """Do not hear the other person, or hear them again; they are not told."""
-        async with self._controlling:
-            self._peer_muted = muted
-            if self.has_media:
-                self._apply_controls()
+        self._peer_muted = muted
+        if self.has_media:
+            self._apply_controls()
 
     async def hide_peer(self, hidden: bool = True) -> None:
         """Do not see the other person's camera and screen, or see them; they are not told."""
-        async with self._controlling:
-            self._hides_pictures = hidden
-            if self.has_media:
-                self._apply_controls()
+        self._hides_pictures = hidden
+        if self.has_media:
+            self._apply_controls()
 
     async def hold_to_rules(self, shows_pictures: bool, *, said: bool) -> None:
         """REACH-15: follow what the user's rules say of the peer's pictures now.
 
-        ``said``: the user said it just now, and of nothing else. The client calls this.
+        ``said``: the user said it just now, and of nothing else. The client calls this, and ends
+        the call where it raises.
+
+        Raises:
+            MediaError: the own pictures cannot be turned off.
         """
         changed = shows_pictures != self._shows_pictures
         self._shows_pictures = shows_pictures
         if not (changed or (said and not shows_pictures)):
             return
-        self._hides_pictures = not shows_pictures  # also if what follows is cancelled
-        try:
-            await self.hide_peer(not shows_pictures)
-            if not shows_pictures:
-                await self._turn_pictures_off()
-        except E2ECallError:
-            if self._ended is None:
-                raise
-
-    async def _turn_pictures_off(self) -> None:
-        if self._wanted.camera:
-            await self.camera(False)
-        if self._wanted.screen:
-            await self.share_screen(None)
+        await self.hide_peer(not shows_pictures)
+        if not shows_pictures:
+            shown = [stream for stream in _PICTURES if self._wants(stream)]
+            self._stop(*_PICTURES)  # also one that is not on yet, because it takes long to open
+            for stream in shown:
+                await self._show(stream, False, None)
 
     async def camera(self, on: bool = True, source: "VideoSource | None" = None) -> None:
         """Turn the own camera off, which closes its source, or on, with a source.
@@ -101,13 +97,11 @@ class CallControls(CallLife):
 
     async def hold(self) -> None:
         """Let nothing out, and play and show nothing, until `resume`."""
-        async with self._controlling:
-            self._change(replace(self._wanted, held=True))
+        self._change(replace(self._wanted, held=True))
 
     async def resume(self) -> None:
         """Go on as it was before `hold`."""
-        async with self._controlling:
-            self._change(replace(self._wanted, held=False))
+        self._change(replace(self._wanted, held=False))
 
     async def write(self, text: str) -> None:
         """Show a text of 1 to 1 000 characters to the other person; it is kept nowhere.
@@ -135,31 +129,49 @@ class CallControls(CallLife):
         try:
             if not on and source is not None:
                 raise LocalProtocolError("a picture that is turned off needs no source")
+            if not on:
+                self._stop(stream)
+            asked_after = self._turned_off[stream]
             async with self._controlling:
                 if on and source is None:
-                    if getattr(self._wanted, stream.name.lower()):
+                    if self._wants(stream):
                         return
                     source = await self._again(stream)
-                await self._exchange(stream, source)
+                if on and asked_after != self._turned_off[stream]:
+                    release(source)  # turned off since it was asked for
+                else:
+                    await self._exchange(stream, source)
         except BaseException:
             release(source)  # MEDIA-50
             raise
 
+    def _stop(self, *streams: Stream) -> None:
+        """Show none of these any more, from now on, whatever their sources are about to do."""
+        for stream in streams:
+            self._turned_off[stream] += 1
+        off = {stream.name.lower(): False for stream in streams if self._wants(stream)}
+        if off:
+            self._change(replace(self._wanted, **off))
+
+    def _wants(self, stream: Stream) -> bool:
+        return bool(getattr(self._wanted, stream.name.lower()))
+
     async def _exchange(self, stream: Stream, source: "VideoSource | None") -> None:
         """Send this picture, or none; what is let out anew is told first (CALL-31)."""
-        media, name = self.media, stream.name.lower()
         if source is None:
-            with anyio.CancelScope(shield=True):  # what was asked for is a camera that is off
-                await media.show(stream, None)
-            self._change(replace(self._wanted, **{name: False}))
+            if self.has_media:
+                with anyio.CancelScope(shield=True):  # what was asked for is a camera that is off
+                    await self.media.show(stream, None)
             return
-        former = getattr(self._wanted, name)
+        media, name = self.media, stream.name.lower()
+        former, asked_after = self._wants(stream), self._turned_off[stream]
         self._change(replace(self._wanted, **{name: True}))
         self._shown[stream] = source
         try:
             await media.show(stream, source)
         except BaseException:
-            self._change(replace(self._wanted, **{name: former}))
+            if asked_after == self._turned_off[stream]:
+                self._change(replace(self._wanted, **{name: former}))
             raise
 
     async def _again(self, stream: Stream) -> "VideoSource":

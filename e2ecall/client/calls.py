@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from e2ecall.client.admission import Admission
 from e2ecall.client.call import Call, IncomingCall
 from e2ecall.client.calllink import CallLink
 from e2ecall.client.callmedia import CallMedia, MediaChoice
@@ -19,6 +18,7 @@ from e2ecall.client.callrules import CallRules
 from e2ecall.client.exchanges import Exchanges
 from e2ecall.client.history import History
 from e2ecall.client.home import Home
+from e2ecall.client.livecalls import LiveCalls
 from e2ecall.client.receiving import Opened
 from e2ecall.client.services import Services
 from e2ecall.errors import E2ECallError, LocalProtocolError, MediaError, Reason, RemoteProtocolError
@@ -61,20 +61,13 @@ class _Placing:
     call: Call | None = None
 
 
-class Calls:
-    """Holds the one live call of an account, whichever side began it."""
+class Calls(LiveCalls):
+    """Brings the calls of an account about, whichever side begins them."""
 
     def __init__(self, services: Services, history: History, rules: CallRules) -> None:
-        self._services = services
-        self._history = history
-        self._admission = Admission(services, history, rules)
+        super().__init__(services, history, rules)
         self._exchanges = Exchanges(services)
-        self._call: Call | None = None
-        self._second: Call | None = None
-        self.waiting_allowed = False
-        """Whether a second call rings while one is connected (CALL-36); else it is Busy."""
         self._placing: _Placing | None = None
-        self._running: set[Call] = set()
         self._answering_busy = 0
         self._closed = False
         self._engine: MediaEngine | None = None
@@ -134,25 +127,6 @@ class Calls:
         except Exception:  # noqa: BLE001 - one message must not end the account's line
             _log.exception("a call message could not be taken")
 
-    def end_with(self, address: Address) -> None:
-        """Hang up where a call with this person lives, or rings."""
-        for call in self._alive():
-            if call.peer == str(address):
-                call.leave()
-
-    async def hold_to_rules(self, who: Address | None = None, *, pictures: bool = False) -> None:
-        """REACH-15: let what the user says of people hold in the calls that go on.
-
-        ``pictures``: just now it was said whose are seen, of ``who`` or, if None, of everybody.
-        """
-        for call in self._alive():
-            peer = Address.parse(call.peer)
-            if call.rings_here and not self._admission.lets_in(peer, wants_video=call.wants_video):
-                call.leave()
-            elif call.ended is None:
-                said = pictures and who in (None, peer)
-                await call.hold_to_rules(self._admission.shows(peer), said=said)
-
     async def close(self) -> None:
         """Hang up, then release; in bounded time, also when cancelled."""
         self._closed = True
@@ -171,20 +145,6 @@ class Calls:
             await self._stack.aclose()
         self._send_incoming.close()
         self._incoming.close()
-
-    @property
-    def _live(self) -> Call | None:
-        if self._call is not None and self._call.ended is None:
-            self._call.on_time()
-        return None if self._call is None or self._call.ended is not None else self._call
-
-    def _alive(self) -> tuple[Call, ...]:
-        """Return the calls that are not over."""
-        calls = [call for call in (self._call, self._second) if call is not None]
-        for call in calls:
-            if call.ended is None:
-                call.on_time()
-        return tuple(call for call in calls if call.ended is None)
 
     # --- placing ------------------------------------------------------------------------------
 
@@ -346,7 +306,8 @@ class Calls:
                 opened.peer, opened.remote.identity_key
             ),
             broken_off=self._exchanges.count(opened.peer),
-            other=self._live if call is self._second else None,
+            # CALL-36: whichever of the two was here first; it goes on while this one rings.
+            other=next((one for one in self._alive() if one is not call), None),
         )
         try:
             self._send_incoming.send_nowait(ringing)
@@ -374,64 +335,6 @@ class Calls:
 
     # --- common -------------------------------------------------------------------------------
 
-    def _adopt(
-        self, machine: protocol.Call, choice: MediaChoice, *, by_itself: bool = False
-    ) -> Call:
-        """Make a call: the one, or the second beside the one that lives."""
-        call = Call(
-            machine,
-            choice,
-            by_itself=by_itself,
-            shows_pictures=self._admission.shows(Address.parse(machine.remote.address)),
-            confirm=self._confirm,
-            clock=self._services.steady,
-            began=self._services.clock(),
-            note=self._history.note,
-        )
-        if self._live is None:
-            self._call = call
-        else:
-            self._second = call
-        return call
-
-    def _may_place(self) -> bool:
-        """Return whether a call can be placed: the first, or one beside a held one (CALL-36)."""
-        alive = self._alive()
-        held = [call for call in alive if call.state is CallState.CONNECTED and call.controls.held]
-        return not alive or (len(alive) == 1 and bool(held))
-
-    def _may_wait(self) -> bool:
-        """Return whether one more call may ring beside the one that lives (CALL-36)."""
-        alive = self._alive()
-        return self.waiting_allowed and [call.state for call in alive] == [CallState.CONNECTED]
-
-    def _start(self, call: Call) -> None:
-        """Let the call live; once, where glare would do so twice."""
-        if call not in self._running:
-            self._running.add(call)
-            self._services.tasks.start_soon(self._run, call)
-
-    async def _run(self, call: Call) -> None:
-        try:
-            await call.run()
-        finally:
-            if call.was_taken:
-                self._admission.taken(Address.parse(call.peer))
-            self._forget(call)
-
-    async def _drop(self, call: Call) -> None:
-        """Release a call that never lived."""
-        with anyio.CancelScope(shield=True):
-            await call.discard()
-        self._forget(call)
-
-    def _forget(self, call: Call) -> None:
-        self._running.discard(call)
-        if self._call is call:
-            self._call, self._second = self._second, None
-        elif self._second is call:
-            self._second = None
-
     async def _create_media(self) -> CallMedia:
         async with self._engine_lock:
             if self._closed:
@@ -443,10 +346,6 @@ class Calls:
                     MediaEngine(Settings(tls=self._services.tls))
                 )
         return await CallMedia.create(self._engine)
-
-    async def _confirm(self, remote: Party) -> None:
-        peer = Address.parse(remote.address)
-        await self._services.sessions.confirm(peer, remote.identity_key)
 
 
 async def _release(link: CallLink, media: CallMedia | None) -> None:

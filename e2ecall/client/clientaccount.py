@@ -57,10 +57,13 @@ class AccountClient(OpenClient):
         Without ``strangers_ring`` a first call does not ring; the caller is seen in `contacts`. A
         call that rings and is not let in any more is declined.
         """
-        await self._home.publish_tokens()
+        if policy is not Policy.NOBODY:  # which no token is good for, and nothing is to delay
+            await self._home.publish_tokens()
         await self._home.line.request(SetPolicy(policy), Done)
-        await self._services.account.remember_policy(policy, strangers_ring=strangers_ring)
-        await self._calls.hold_to_rules()
+        try:
+            await self._services.account.remember_policy(policy, strangers_ring=strangers_ring)
+        finally:
+            await self._calls.hold_to_rules()  # REACH-15: also where nobody waits any more
 
     async def set_call_policy(
         self, *, audio: Policy | None = None, video: Policy | None = None
@@ -72,8 +75,10 @@ class AccountClient(OpenClient):
         pictures rings where sound or pictures are let in. It holds in a call that goes on as
         `allow` does.
         """
-        await self._people.allow_everybody(audio=audio, video=video)
-        await self._calls.hold_to_rules(pictures=video is not None)
+        try:
+            await self._people.allow_everybody(audio=audio, video=video)
+        finally:
+            await self._calls.hold_to_rules(pictures=video is not None)  # REACH-15, as above
 
     @property
     def reachability(self) -> Reachability:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+import anyio
+
 from e2ecall.client.clientaccount import AccountClient
 from e2ecall.client.contacts import Contact
 from e2ecall.client.invited import take_up
@@ -59,8 +61,11 @@ class PeopleClient(AccountClient):
             LocalProtocolError: no other identity was seen, or it has another fingerprint.
         """
         address = self._parse(peer)
-        await self._people.accept_identity(address, fingerprint)
-        self._calls.end_with(address)
+        try:
+            await self._people.accept_identity(address, fingerprint)
+        finally:
+            # CALL-21: also where nobody waits any more for what was begun.
+            self._calls.end_with_former(address)
 
     async def invite(self, *, days: int = 7) -> str:
         """Return a link that lets one person reach this account, whatever its policy but nobody.
@@ -73,8 +78,14 @@ class PeopleClient(AccountClient):
         """
         if not 1 <= days <= MAX_INVITATION_DAYS:
             raise LocalProtocolError(f"an invitation lasts 1 to {MAX_INVITATION_DAYS} days")
-        link = await self._services.sessions.invite(days * 86_400)
-        await self._home.publish_tokens()
+        sessions = self._services.sessions
+        link = await sessions.invite(days * 86_400)
+        try:
+            await self._home.publish_tokens()
+        except BaseException:
+            with anyio.CancelScope(shield=True):  # REACH-07: nobody gets this link
+                await sessions.withdraw(link)
+            raise
         return link.encode()
 
     async def accept_invitation(self, link: str) -> str:
@@ -125,8 +136,11 @@ class PeopleClient(AccountClient):
         the own camera and screen are turned off, until they are turned on or asked for after that.
         """
         address = self._parse(peer)
-        await self._people.allow(address, audio=audio, video=video)
-        await self._calls.hold_to_rules(address, pictures=video is not None)
+        try:
+            await self._people.allow(address, audio=audio, video=video)
+        finally:
+            # REACH-15: also where nobody waits any more for what was begun.
+            await self._calls.hold_to_rules(address, pictures=video is not None)
 
     async def message(self, to: str, text: str) -> None:
         """Send a text; returns when the recipient's relay has stored it.
@@ -176,11 +190,18 @@ class PeopleClient(AccountClient):
         return to
 
     async def forget(self, peer: str) -> None:
-        """Drop a contact with everything known of it, as if never met. A call with them ends.
+        """Drop a contact with everything known of it, as if never met. A call with them ends first.
+
+        Cancelled, it is done or not; a call has ended either way.
 
         Raises:
             LocalProtocolError: this is no contact.
         """
         address = self._parse(peer)
-        await self._people.forget(address)
-        self._calls.end_with(address)
+        self._people.check_known(address)
+        try:
+            # First: its last words need the session that goes, and it is a past call then.
+            await self._calls.leave_no_call_with(address)
+            await self._people.forget(address)
+        finally:
+            self._calls.end_with(address)  # one that came meanwhile

@@ -47,6 +47,10 @@ class Identities:
             return self.contacts.get(address).pinned_identity
         return peer.identity_key
 
+    def is_stranger(self, address: Address) -> bool:
+        """Tell whether the user never had to do with this person, nor decided about them."""
+        return self._peers.is_stranger(address)
+
     def check_identity(self, address: Address) -> None:
         """IDENTITY-14: stop what the user begins while a change of identity is undecided.
 

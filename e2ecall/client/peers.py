@@ -135,10 +135,15 @@ class Peers:
         return changes
 
     def _strangers(self) -> list[PeerState]:
-        return [peer for peer in self._pinned.all().values() if self._is_stranger(peer.address)]
+        return [peer for peer in self._pinned.all().values() if self.is_stranger(peer.address)]
 
-    def _is_stranger(self, address: Address) -> bool:
-        """IDENTITY-13: whoever was decided about stays, or a flood would take the pin away."""
+    def is_stranger(self, address: Address) -> bool:
+        """Tell whether the user never had to do with this person, nor decided about them.
+
+        IDENTITY-13: whoever was decided about stays, or a flood would take the pin away. Whether
+        calls ring, and how much waits, is another question: a rule does not come before the policy
+        (REACH-16), and one that refuses makes no contact.
+        """
         is_decided = (
             self._rules.of(address) != CallRule()
             or self._reach.get(str(address)).fingerprint is not None

@@ -147,22 +147,27 @@ class People:
             LocalProtocolError: this is no contact.
         """
         async with self._account.lock:
-            if self._contacts.find(address) is None:
-                raise LocalProtocolError(f"{address} is not among your contacts")
+            self.check_known(address)
             key = str(address).encode()
             gone = [Change(kind, key, None) for kind in _ABOUT_SOMEBODY]
             await self._revoke(gone + forgetting(self._store, address))
 
+    def check_known(self, address: Address) -> None:
+        """Raise a LocalProtocolError where this is no contact."""
+        if self._contacts.find(address) is None:
+            raise LocalProtocolError(f"{address} is not among your contacts")
+
     def _shown(self, record: ContactRecord) -> Contact:
-        known = self._sessions.identity_key(Address.parse(record.address))
+        address = Address.parse(record.address)
+        known = self._sessions.identity_key(address)
         verified = record.verified_identity is not None and record.verified_identity == known
-        rule = self.rules.of(Address.parse(record.address))
+        rule = self.rules.of(address)
         return Contact(
             record.address,
             verified,
             record.identity_changed,
             record.blocked,
-            record.is_stranger,
+            self._sessions.is_stranger(address),
             rule.audio,
             rule.video,
         )

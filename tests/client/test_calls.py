@@ -12,6 +12,7 @@ import e2ecall
 from e2ecall.client import call as shell
 from e2ecall.client import calls, callsteps
 from e2ecall.client.callmedia import CallMedia
+from e2ecall.io.store import RecordKind
 from e2ecall.media.events import FailureReason, MediaFailed
 from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_events import EndReason
@@ -19,6 +20,7 @@ from e2ecall.protocol.identity import IdentityKey
 from e2ecall.protocol.messages import Cancel, LeaveReason
 from e2ecall.testing import speech_like_sound
 from relay.wire.names import Address
+from tests.client.test_cancelled_readers import cancelled_in_its_write
 from tests.integration.people import (
     PATIENCE,
     ended,
@@ -214,6 +216,42 @@ async def test_a_call_with_somebody_forgotten_ends(people):
         assert await ended(call) == (EndReason.HANGUP, False)
         assert bob.address not in [contact.address for contact in alice.contacts()]
         await answered.hangup()
+
+
+async def test_nothing_is_left_of_a_call_with_somebody_forgotten(people):
+    """Who is forgotten in a call is gone with it: its end, which is told, brings nothing back."""
+    async with people() as (alice, bob):
+        call, answered = await talking(alice, bob)
+        address = bob.address.encode()
+        await alice.forget(bob.address)
+        assert await ended(answered) == (EndReason.HANGUP, True)
+        assert call.closed.is_set()
+        assert not alice._calls._running
+        assert alice.history() == ()
+        left = [
+            kind
+            for (kind, key), value in alice._services.store._records.items()
+            if address in key + value
+        ]
+        assert set(left) <= {RecordKind.GUARD}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_identity_accepted_by_who_was_cancelled(people, monkeypatch):
+    """CALL-21: a call with the former identity ends also where nobody waits for it any more."""
+    async with people() as (alice, bob):
+        call, _ = await talking(alice, bob)
+        contacts = alice._services.sessions.contacts
+        marked = replace(
+            contacts.get(Address.parse(bob.address)),
+            identity_changed=True,
+            other_identity=IdentityKey.generate().public,
+        )
+        await alice._services.store.write([marked.change()])
+        shown = alice.changed_fingerprint(bob.address)
+        accepting = alice.accept_identity(bob.address, shown)
+        await cancelled_in_its_write(accepting, alice._services.store, monkeypatch)
+        assert await ended(call) == (EndReason.HANGUP, False)
 
 
 async def test_the_link_of_a_call_has_one_identity(people):

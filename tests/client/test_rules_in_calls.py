@@ -5,11 +5,12 @@ import pytest
 
 import e2ecall
 from e2ecall import EndReason, Policy
+from e2ecall.io.store import RecordKind
 from e2ecall.protocol.messages import Stream
-from e2ecall.testing import moving_picture
+from e2ecall.testing import moving_picture, speech_like_sound
 from tests.client.test_rules import PICTURES, known, next_missed
 from tests.integration.people import PATIENCE, ended, frames, media, ringing, talking, until
-from tests.integration.test_controls import more
+from tests.integration.test_controls import SlowCamera, more
 
 pytestmark = pytest.mark.anyio
 
@@ -79,6 +80,52 @@ async def test_pictures_refused_in_a_call(people):
         seen = len(at_bob["output"].of(Stream.CAMERA))
         await frames(at_bob["output"], Stream.CAMERA, seen + 5)
         assert answered.controls.camera
+        await call.hangup()
+
+
+async def test_a_rule_whose_setting_is_cancelled(people, monkeypatch):
+    """REACH-15: a rule that was stored holds in the call also where nobody waits for it now."""
+    async with people() as (alice, bob):
+        call, answered, _, _ = await seeing(alice, bob)
+        store = bob._services.store
+        write = store.write
+        with anyio.CancelScope() as setting:
+
+            async def cancelling(changes):
+                await write(changes)
+                if any(change.kind is RecordKind.CALL_RULE for change in changes):
+                    setting.cancel()
+
+            monkeypatch.setattr(store, "write", cancelling)
+            await bob.allow(alice.address, video=False)
+        assert setting.cancelled_caught
+        await told(call, camera=False)
+        assert answered.hides_pictures
+        assert not answered.controls.camera
+        await call.hangup()
+
+
+async def test_a_rule_while_a_camera_is_being_opened(people):
+    """REACH-15: a camera that was asked for before pictures were refused does not go on then."""
+    async with people() as (alice, bob):
+        camera = SlowCamera()
+        call, incoming = await ringing(alice, bob, **media(video=False))
+        answered = await incoming.accept(audio=speech_like_sound(1), video=camera)
+        await until(answered, e2ecall.Connected)
+        await answered.camera(False)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(answered.camera)
+                await camera.wait_opening()
+                with anyio.fail_after(PATIENCE):
+                    await bob.allow(alice.address, video=False)
+                camera.go_on.set()
+        finally:
+            camera.go_on.set()
+        assert camera.opened.read() is None  # closed
+        assert not answered.controls.camera
+        await answered.camera()
+        await told(call, camera=True)
         await call.hangup()
 
 

@@ -1,5 +1,6 @@
 """A second call while one is connected: declined, answered beside a held one, or instead of it."""
 
+import anyio
 import pytest
 
 import e2ecall
@@ -68,6 +69,41 @@ async def test_a_waiting_call_is_answered_instead(people, tmp_path, relay):
         await second.hangup()
         await taken.closed.wait()
         await talking(alice, bob)
+
+
+async def test_a_call_that_waits_where_another_has_just_ended(people, tmp_path, relay):
+    """CALL-36: of two calls the first one ends and is not released yet; whoever calls then waits
+    beside the other, which is put on hold before that call is answered.
+    """
+    async with (
+        people() as (alice, bob),
+        person(tmp_path, relay, "carol") as carol,
+        person(tmp_path, relay, "dave") as dave,
+    ):
+        bob.let_calls_wait()
+        _, first = await talking(alice, bob)
+        second, incoming = await ringing(carol, bob)
+        taken = await incoming.accept(**media(video=False))
+        await until(second, e2ecall.Connected)
+        await until(taken, e2ecall.Connected)
+        released, note = anyio.Event(), first._note
+
+        async def slowly(past):
+            await released.wait()
+            await note(past)
+
+        first._note = slowly
+        first.leave()
+        third, waiting = await ringing(dave, bob)
+        assert not first.closed.is_set()
+        assert waiting.other is taken
+        await waiting.accept(**media(video=False))
+        assert taken.controls.held
+        await until(third, e2ecall.Connected)
+        released.set()
+        await first.closed.wait()
+        await third.hangup()
+        await second.hangup()
 
 
 async def test_a_waiting_call_that_is_over_holds_nothing(people, tmp_path, relay):

@@ -1,5 +1,6 @@
 """What people do within a call, over a real relay: mute, camera, screen, hold, words, reasons."""
 
+import threading
 import time
 
 import anyio
@@ -39,6 +40,23 @@ async def more(sink, stream, count=10):
     return sink.of(stream)[seen:]
 
 
+class SlowCamera(GeneratedVideo):
+    """A camera that takes long to be opened once more: until the test lets it."""
+
+    def __init__(self):
+        super().__init__(lambda n: np.full((270, 320), n % 256, dtype=np.uint8), frame_rate=15)
+        self.opening, self.go_on, self.opened = threading.Event(), threading.Event(), None
+
+    def again(self):
+        self.opening.set()
+        assert self.go_on.wait(PATIENCE)
+        self.opened = small_pictures()
+        return self.opened
+
+    async def wait_opening(self):
+        assert await anyio.to_thread.run_sync(self.opening.wait, PATIENCE)
+
+
 async def with_pictures(alice, bob):
     """Have a call in which the caller sends sound and picture, and the callee sound alone."""
     at_alice, at_bob = media(), media(video=False)
@@ -47,6 +65,40 @@ async def with_pictures(alice, bob):
     await until(call, e2ecall.Connected)
     await until(answered, e2ecall.Connected)
     return call, answered, at_alice["output"], at_bob["output"]
+
+
+async def test_no_control_waits_for_a_camera(people):
+    """CALL-31: while a camera takes long to open, the microphone is muted and the call held at
+    once, and a camera that was turned off meanwhile does not go on.
+    """
+    async with people() as (alice, bob):
+        camera, at_bob = SlowCamera(), media(video=False)
+        call, incoming = await ringing(alice, bob, audio=speech_like_sound(1), video=camera)
+        answered = await incoming.accept(**at_bob)
+        await until(call, e2ecall.Connected)
+        await call.camera(False)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(call.camera)
+                await camera.wait_opening()
+                with anyio.fail_after(PATIENCE):
+                    await call.mute()
+                    while not (await until(answered, e2ecall.MediaState)).muted:
+                        pass
+                    await call.hold()
+                    await call.resume()
+                tasks.start_soon(call.camera, False)
+                await anyio.wait_all_tasks_blocked()
+                camera.go_on.set()
+        finally:
+            camera.go_on.set()
+        assert camera.opened.read() is None  # closed
+        assert not call.controls.camera
+        await call.unmute()
+        await call.camera()
+        assert call.controls.camera
+        await frames(at_bob["output"], Stream.CAMERA, 5)
+        await call.hangup()
 
 
 async def test_an_audio_call_becomes_a_video_call_and_back(people):
