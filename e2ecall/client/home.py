@@ -15,6 +15,7 @@ from e2ecall.client.inbox import Inbox
 from e2ecall.client.receiving import Opened
 from e2ecall.client.services import Services
 from e2ecall.errors import (
+    ConnectionFailedError,
     E2ECallError,
     LocalProtocolError,
     RelayError,
@@ -206,30 +207,38 @@ class Home:
 
     async def _maintain(self, line: Line) -> None:
         sessions, account = self._services.sessions, self._services.account
-        failures, is_due = 0, False
+        failures, is_due, due_at = 0, False, anyio.current_time() + MAINTENANCE_INTERVAL
         while not line.closed.is_set():
             changed = sessions.tokens_changed
             try:
                 # First, and each time: many a client is never on line for as long as an hour.
                 await sessions.forget_expired()
                 await self.publish_tokens()
-                if not is_due:
-                    failures = 0
-                    with anyio.move_on_after(MAINTENANCE_INTERVAL) as scope:
-                        await changed.wait()
-                    is_due = scope.cancelled_caught or self._is_low
+                # An hour after the last look, however often tokens change meanwhile (PREKEYS-12).
+                is_due = is_due or self._is_low or anyio.current_time() >= due_at
                 if is_due:
                     self._is_low = False
                     await account.maintain(line.request)
-                    is_due = False
+                    is_due, due_at = False, anyio.current_time() + MAINTENANCE_INTERVAL
             except E2ECallError as error:
                 # Without its text, which may name somebody.
                 _log.warning(
                     "the account could not be brought up to date: %s", type(error).__name__
                 )
                 with anyio.move_on_after(retry_delay(error, failures)):
-                    await line.closed.wait()
+                    await self._wait_retry(line, error)
                 failures += 1
+            else:
+                failures = 0
+                with anyio.CancelScope(deadline=due_at):
+                    await changed.wait()
+
+    async def _wait_retry(self, line: Line, error: E2ECallError) -> None:
+        """Wait until trying again can help, because another connection is up, or never can."""
+        if isinstance(error, ConnectionFailedError):
+            await line.wait_renewed()
+        else:
+            await line.closed.wait()
 
 
 def retry_delay(error: E2ECallError, failures: int) -> float:

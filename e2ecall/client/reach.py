@@ -182,6 +182,11 @@ def forgotten(address: Address) -> Change:
     return Change(RecordKind.REACH, str(address).encode(), None)
 
 
+def uninvited(token: bytes) -> Change:
+    """Return what drops an invitation."""
+    return Change(RecordKind.INVITATION, sha256(token).digest(), None)
+
+
 def _decode(record: bytes) -> ReachRecord:
     return decode_stored(record, ReachRecord)
 

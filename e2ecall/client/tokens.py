@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from e2ecall.client.account import Account
 from e2ecall.client.contacts import generate_token
 from e2ecall.client.identities import Identities, changed
+from e2ecall.client.reach import uninvited
 from e2ecall.errors import LocalProtocolError
 from e2ecall.io.store import Store
 from e2ecall.protocol.identity import fingerprint
@@ -69,6 +70,11 @@ class Tokens(Identities):
             await self._store.write(self.reach.invited(token, expires, self._clock()))
         seen = fingerprint(local.address, local.identity.public)
         return InvitationLink(local.address, token, expires, seen)
+
+    async def withdraw(self, link: InvitationLink) -> None:
+        """Drop an invitation that the relay was not told of, so that it takes no other's place."""
+        async with self._lock:
+            await self._store.write([uninvited(link.token)])
 
     async def begin_invited(self, link: InvitationLink) -> bytes:
         """REACH-09: pin the identity of an invitation; take its token, if there is none yet.

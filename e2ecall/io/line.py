@@ -152,6 +152,10 @@ class Line:
             return
         raise ConnectionFailedError("the relay did not answer in time")
 
+    async def wait_renewed(self) -> None:
+        """Wait until the line has come up once more, or is closed for good."""
+        await self._changed.wait()
+
     @property
     def hello(self) -> Hello | None:
         """What the relay said when the current connection began."""

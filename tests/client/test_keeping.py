@@ -8,17 +8,20 @@ from hashlib import sha256
 import anyio
 import pytest
 
+from e2ecall.client import home as client_home
 from e2ecall.client.contacts import ContactRecord
 from e2ecall.client.home import MAINTENANCE_INTERVAL, retry_delay
 from e2ecall.client.reach import ROTATION, Told
 from e2ecall.errors import ConnectionFailedError, RelayError
 from e2ecall.io.store import Change, RecordKind
 from e2ecall.protocol.exchange_guard import ExchangeGuard
-from relay.wire.limits import MAX_TOKENS
+from relay.wire.limits import MAX_INVITATIONS, MAX_TOKENS
 from relay.wire.messages import (
+    Policy,
     PrekeyCounts,
     PrekeyStatus,
     PublishPrekeys,
+    PutInvitations,
     PutTokens,
     UpdateDeviceList,
     UseTokens,
@@ -78,6 +81,53 @@ async def test_unanswered_for_weeks(tmp_path, unanswered):
         ages = sorted({(place.now - key.created) // DAY for key in kept})
         # What was published makes room for more; what was not is the last that was drawn.
         assert ages[0] < 2 if unanswered is PrekeyStatus else ages == [15, 17]
+
+
+async def test_an_account_whose_clock_was_ahead(tmp_path):
+    """IDENTITY-19, PREKEYS-13: what was signed while the clock was ahead, and the relay refuses, is
+    signed anew once the clock is right; the account is not shut out until then.
+    """
+    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
+        ahead = [400 * DAY]
+        bob.account._clock = bob.sessions._clock = lambda: place.now + ahead[0]
+        await bob.sessions.forget_expired()
+        with pytest.raises(RelayError, match="expiry"):
+            await bob.maintain()
+        ahead[0] = 0
+        place.now += HOUR
+        await bob.maintain()
+        assert place.accounts["bob"].device_list.version == 3
+        assert bob.store.get(RecordKind.PREKEYS, b"unpublished") is None
+        place.now += 2 * DAY
+        await bob.maintain()
+        assert place.bundle("bob").sealing_key == bob.account.prekeys.sealing_key
+        assert (await bob.receive(await alice.send(bob, b"hello"))).proven
+
+
+async def test_a_certificate_that_a_clock_was_ahead_for(tmp_path):
+    """IDENTITY-09: a clock that is set back does not keep a certificate that expires meanwhile."""
+    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
+        ahead = [20 * HOUR]
+        bob.account._clock = lambda: place.now + ahead[0]
+        await bob.maintain()
+        ahead[0] = 0
+        for _ in range(3):
+            place.now += 10 * HOUR
+            await bob.maintain()
+        assert (await alice.receive(await bob.send(alice, b"hello"))).proven
+
+
+@pytest.mark.parametrize("retry_after", [0, 7])
+async def test_a_refused_list(tmp_path, retry_after):
+    """IDENTITY-19: a list that is refused for another reason is not signed anew."""
+    async with devices(tmp_path, "bob") as (_, bob):
+
+        async def refusing(_body, _kind, /):
+            raise RelayError("no", retry_after=retry_after)
+
+        with pytest.raises(RelayError, match="no"):
+            await bob.account.maintain(refusing)
+        assert bob.account.local.verified_list.body.version == 1
 
 
 async def test_lost_prekeys(tmp_path):
@@ -237,6 +287,86 @@ async def test_refused_tokens_are_given_again(tmp_path, relay):
         alice._services.sessions.tell_tokens_changed()
         with anyio.fail_after(PATIENCE):
             await given_again.wait()
+
+
+async def test_refused_tokens_are_given_again_after_a_reconnection(tmp_path, relay, monkeypatch):
+    """WIRE-56: a set of tokens that did not arrive is given again as soon as the relay is back."""
+    monkeypatch.setattr(client_home, "FIRST_RETRY", 600.0)
+    async with person(tmp_path, relay) as alice:
+        home, failed = alice._home, anyio.Event()
+        request, given_again = home.line.request, anyio.Event()
+
+        async def failing(body, kind):
+            if isinstance(body, PutTokens) and not failed.is_set():
+                failed.set()
+                raise ConnectionFailedError("the relay did not answer in time")
+            reply = await request(body, kind)
+            if isinstance(body, PutTokens):
+                given_again.set()
+            return reply
+
+        home.line.request = failing
+        alice._services.sessions.tell_tokens_changed()
+        with anyio.fail_after(PATIENCE):
+            await failed.wait()
+            await home.line._connection.aclose()
+            await given_again.wait()
+
+
+async def test_the_account_is_closed_whatever_becomes_of_tokens(tmp_path, relay):
+    """WIRE-22: who wants to be reached by nobody waits for no set of tokens that is refused."""
+    async with person(tmp_path, relay) as alice:
+        request = alice._home.line.request
+
+        async def refusing(body, kind):
+            if isinstance(body, PutTokens):
+                raise RelayError("too many requests", retry_after=600)
+            return await request(body, kind)
+
+        alice._home.line.request = refusing
+        with pytest.raises(RelayError):
+            await alice.set_policy(Policy.CONTACTS)
+        await alice.set_policy(Policy.NOBODY)
+        assert alice.reachability.policy is Policy.NOBODY
+
+
+async def test_invitations_that_could_not_be_given(tmp_path, relay):
+    """REACH-07: an invitation that the relay was not told of takes no place of another."""
+    async with person(tmp_path, relay) as alice:
+        request, is_away = alice._home.line.request, True
+
+        async def failing(body, kind):
+            if isinstance(body, PutInvitations) and is_away:
+                raise ConnectionFailedError("the relay did not answer in time")
+            return await request(body, kind)
+
+        alice._home.line.request = failing
+        for _ in range(MAX_INVITATIONS + 1):
+            with pytest.raises(ConnectionFailedError):
+                await alice.invite()
+        assert not alice._services.store.all(RecordKind.INVITATION)
+        is_away = False
+        assert await alice.invite()
+        assert len(alice._services.store.all(RecordKind.INVITATION)) == 1
+
+
+async def test_the_account_is_kept_while_tokens_change(tmp_path, relay, monkeypatch):
+    """PREKEYS-12: a client whose tokens change all the time looks after its prekeys no later."""
+    monkeypatch.setattr(client_home, "MAINTENANCE_INTERVAL", 1.0)
+    async with person(tmp_path, relay) as alice:
+        asked = anyio.Event()
+        request = alice._home.line.request
+
+        async def followed(body, kind):
+            if isinstance(body, PrekeyStatus):
+                asked.set()
+            return await request(body, kind)
+
+        alice._home.line.request = followed
+        with anyio.fail_after(PATIENCE):
+            while not asked.is_set():
+                alice._services.sessions.tell_tokens_changed()
+                await anyio.sleep(0.05)
 
 
 async def test_what_is_drawn_meanwhile_was_not_published(tmp_path, relay):
