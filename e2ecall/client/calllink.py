@@ -257,7 +257,7 @@ class CallLink(AnonymousLine):
             return
         try:
             opened = await self._sessions.open(delivery.envelope)
-            if opened.peer != self._peer or opened.archived:
+            if opened.peer != self._peer:
                 return
             if self._identity not in (None, opened.remote.identity_key):
                 return

@@ -115,8 +115,6 @@ class Calls(LiveCalls):
 
     def take(self, opened: Opened, message: CallMessage, home: Home) -> None:
         """Take a call message that came to the account; never waits, never raises."""
-        if opened.archived:
-            return  # CALL: an archived session never calls
         try:
             if not isinstance(message, Offer):
                 self._take_other(opened, message)

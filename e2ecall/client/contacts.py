@@ -19,7 +19,7 @@ from relay.wire.messages import Token
 from relay.wire.names import Address
 from relay.wire.records import AddressText, Key32, UnixSeconds
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,16 @@ class Contact:
 class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What is kept of a contact, beside its sessions; layout in spec/store.md, "Records".
 
-    ``token`` lets us reach them, ``given_token`` is what they show to reach us; ``told_key_id``
-    is the newest of our sealing keys that they know. ``used`` is about when something was last
+    ``token`` lets us reach them; ``token_sent`` is when they sent it, in Unix ms, 0 if that is not
+    known (REACH-19). ``given_token`` is what they show to reach us; ``told_key_id`` is the newest
+    of our sealing keys that they know. ``used`` is about when something was last
     sent or received, ``checked`` when the relay was last asked whether they are on another device,
     both in Unix seconds. ``other_identity`` is what the relay vouched for when it was not the
     known one. With ``pinned_identity``, which was accepted or imported, no session begins with any
     other.
     """
 
-    format: Annotated[int, Meta(ge=2, le=2)]
+    format: Annotated[int, Meta(ge=3, le=3)]
     address: AddressText
     verified_identity: Key32 | None = None
     token: Token | None = None
@@ -64,6 +65,7 @@ class ContactRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     blocked: bool = False
     checked: UnixSeconds = 0
     pinned_identity: Key32 | None = None
+    token_sent: Annotated[int, Meta(ge=0)] = 0
 
     @classmethod
     def new(

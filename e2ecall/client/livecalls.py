@@ -13,7 +13,6 @@ from e2ecall.client.callmedia import MediaChoice
 from e2ecall.client.callrules import CallRules
 from e2ecall.client.history import History
 from e2ecall.client.services import Services
-from e2ecall.errors import E2ECallError
 from e2ecall.protocol import call as protocol
 from e2ecall.protocol.call_events import EndReason
 from e2ecall.protocol.call_table import CallState
@@ -87,7 +86,7 @@ class LiveCalls:
     async def _hold_to_rules(self, call: Call, said: bool) -> None:
         try:
             await call.hold_to_rules(self._admission.shows(Address.parse(call.peer)), said=said)
-        except E2ECallError as error:  # a call that a rule cannot be held in does not go on
+        except Exception as error:  # noqa: BLE001 - whatever it is, such a call does not go on
             _log.warning("a call ends, as a rule does not hold: %s", type(error).__name__)
             call.fail(EndReason.MEDIA_FAILED)
 

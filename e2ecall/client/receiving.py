@@ -55,7 +55,6 @@ class Opened:
     remote: Party
     payload: Payload = field(repr=False)
     proven: bool
-    archived: bool
 
 
 class Receiving(Tokens):
@@ -113,7 +112,7 @@ class Receiving(Tokens):
             if peer.proven:
                 self._undecryptable.discard(peer.address)
             ours, theirs = self._parties(peer, received.session_id)
-            return Opened(peer.address, ours, theirs, payload, received.proven, received.archived)
+            return Opened(peer.address, ours, theirs, payload, received.proven)
 
     async def _receive(self, envelope: bytes) -> tuple[protocol.Received, Payload]:
         local, prekeys, now = self._account.local, self._account.prekeys, self._clock()
@@ -147,9 +146,11 @@ class Receiving(Tokens):
         return self._peers.get(claim.address) or self._peers.request(claim.address, identity_key)
 
     def _updated(self, contact: ContactRecord, payload: Payload) -> ContactRecord:
-        if payload.token is not None:
-            contact = replace(contact, token=payload.token)
         now = int(self._clock())
+        sent = min(payload.sent_at_ms, now * 1000)
+        # REACH-19 MUST: a message that was held back brings no older token back.
+        if payload.token is not None and sent >= contact.token_sent:
+            contact = replace(contact, token=payload.token, token_sent=sent)
         if contact.token is not None and now >= contact.used + _USED_STEP:
             contact = replace(contact, used=now)
         return contact

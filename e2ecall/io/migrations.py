@@ -11,10 +11,12 @@ from e2ecall.io.records import RecordKind, Records
 from relay.wire.codec import decode, encode
 
 OLDEST: Final = 1
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of the file; a newer one is refused, never guessed at."""
 
 _MAX_CONTACT: Final = 4_096
+_MAX_PEER: Final = 1 << 20
+_MAX_ENTRIES: Final = 4_096
 
 
 def migrated(records: Records, version: int) -> Records:
@@ -39,4 +41,22 @@ def _contacts_know_more(records: Records) -> Records:
     return changed
 
 
-_STEPS: Final[Mapping[int, Callable[[Records], Records]]] = {1: _contacts_know_more}
+def _sessions_are_alike(records: Records) -> Records:
+    """2 to 3: sessions have no marks; contacts have the time of the message with their token."""
+    changed = dict(records)
+    for (kind, key), value in records.items():
+        if kind is RecordKind.CONTACT:
+            _, *fields = decode(value, list[Any], limit=_MAX_CONTACT)
+            changed[kind, key] = encode([3, *fields, 0])
+        elif kind in {RecordKind.PEER, RecordKind.REQUEST}:
+            peer = decode(value, list[Any], limit=_MAX_PEER, max_array=_MAX_ENTRIES)
+            _, *fields, sessions, heard = peer
+            sessions = [[*session[:3], *session[4:]] for session in sessions]
+            changed[kind, key] = encode([2, *fields, sessions, heard], max_array=_MAX_ENTRIES)
+    return changed
+
+
+_STEPS: Final[Mapping[int, Callable[[Records], Records]]] = {
+    1: _contacts_know_more,
+    2: _sessions_are_alike,
+}

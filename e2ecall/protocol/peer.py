@@ -53,15 +53,13 @@ class Handshake(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
 class Session:
     """One ratchet with the peer.
 
-    ``handshake`` is set from initiating until the first reply. ``crossed`` marks sessions of which
-    the peer may take either for the active one (SESSION-03). ``archived_at`` is in Unix seconds, 0
-    while active. The next two tell which prekeys it used. ``created`` is in Unix seconds.
+    ``handshake`` is set from initiating until the first reply. ``archived_at`` is in Unix seconds,
+    0 while active. The next two tell which prekeys it used. ``created`` is in Unix seconds.
     """
 
     session_id: bytes
     ratchet: RatchetState
     handshake: Handshake | None
-    crossed: bool
     archived_at: int
     last_resort_kem: bool
     one_time_prekey: bool

@@ -18,7 +18,6 @@ class _StoredSession(Struct, frozen=True, array_like=True, forbid_unknown_fields
     session_id: bytes
     ratchet: StoredRatchet
     handshake: Handshake | None
-    crossed: bool
     archived_at: UnixSeconds
     last_resort_kem: bool
     one_time_prekey: bool
@@ -26,7 +25,7 @@ class _StoredSession(Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    format: Annotated[int, Meta(ge=1, le=1)]
+    format: Annotated[int, Meta(ge=2, le=2)]
     address: AddressText
     device_id: DeviceId
     device_list: DeviceList
@@ -44,7 +43,6 @@ def peer_to_bytes(peer: PeerState) -> bytes:
             session.session_id,
             to_stored(session.ratchet),
             session.handshake,
-            session.crossed,
             session.archived_at,
             session.last_resort_kem,
             session.one_time_prekey,
@@ -54,7 +52,7 @@ def peer_to_bytes(peer: PeerState) -> bytes:
     )
     return encode_stored(
         _Stored(
-            1,
+            2,
             str(peer.address),
             peer.device_id,
             peer.device_list.body,
@@ -79,7 +77,6 @@ def peer_from_bytes(data: bytes) -> PeerState:
             session.session_id,
             from_stored(session.ratchet),
             session.handshake,
-            session.crossed,
             session.archived_at,
             session.last_resort_kem,
             session.one_time_prekey,

@@ -65,8 +65,7 @@ class Unsealed:
 class Received:
     """A decrypted message and the states to store before anything is done with it.
 
-    ``initial``: it began a new session. ``proven``: see `PeerState.proven`. ``archived``: it came
-    in a replaced session without a mark; it may be shown as text but is never a call's.
+    ``initial``: it began a new session. ``proven``: see `PeerState.proven`.
     """
 
     peer: PeerState
@@ -75,7 +74,6 @@ class Received:
     session_id: bytes
     initial: bool
     proven: bool
-    archived: bool
 
 
 def initiate(
@@ -107,9 +105,6 @@ def initiate(
     if known is not None and known.device_id == device_id:
         former = known.sessions
         sealing_key = newer_key(known.sealing_key, sealing_key)
-    if former:
-        # SESSION-03: what the peer sent in the session before may come after it knows this one.
-        session, former = _crossed(session, former)
     peer = PeerState(
         address=address,
         device_id=device_id,
@@ -223,18 +218,13 @@ def _receive_known(
     if is_expired(session, now=now):
         raise RemoteProtocolError(Reason.UNKNOWN_SESSION)
     state, plaintext = ratchet.decrypt(session.ratchet, frame.message, now=now)
-    active = peer.active
     advanced = replace(session, ratchet=state, handshake=None)
-    archived = False
-    if session is active:
+    if session is peer.active:
         peer = peer.with_session(advanced)
-    elif session.crossed and active.crossed:
-        # SESSION-04: of two crossed sessions the one that the peer used last is active.
-        peer = peer.activated(advanced, now=now)
     else:
-        archived = True
-        peer = peer.with_session(advanced)
-    return Received(peer, prekeys, plaintext, session.session_id, False, peer.proven, archived)
+        # SESSION-04: the one that the peer used last is active, at both ends.
+        peer = peer.activated(advanced, now=now)
+    return Received(peer, prekeys, plaintext, session.session_id, False, peer.proven)
 
 
 def _receive_initial(
@@ -257,11 +247,6 @@ def _receive_initial(
         raise RemoteProtocolError(Reason.NOT_AUTHENTIC)
     state, plaintext = ratchet.decrypt(session.ratchet, frame.message, now=now)
     session = replace(session, ratchet=state, created=int(now))
-    former = () if peer is None else peer.sessions
-    if former:
-        # SESSION-03: a handshake that comes late looks like a new one, and then the peer goes on
-        # in the session before; so both live, and the one that is used is active.
-        session, former = _crossed(session, former)
     sealing_key = initial.sealing_key
     if peer is not None:
         sealing_key = newer_key(peer.sealing_key, sealing_key)
@@ -271,7 +256,7 @@ def _receive_initial(
         device_list=sender.device_list,
         sealing_key=sealing_key,
         proven=sender.proven,
-        sessions=former,
+        sessions=() if peer is None else peer.sessions,
         heard=int(now),
     ).activated(session, now=now)
     prekeys = prekeys.consumed(
@@ -281,7 +266,7 @@ def _receive_initial(
         kem_id=initial.kem_prekey_id,
         proven=sender.proven,
     )
-    return Received(peer, prekeys, plaintext, session.session_id, True, peer.proven, False)
+    return Received(peer, prekeys, plaintext, session.session_id, True, peer.proven)
 
 
 def _check_removed(device_id: int, sender: Sender) -> None:
@@ -309,8 +294,3 @@ def _initial(local: LocalDevice, prekeys: PreKeyState, session: Session) -> Init
         kem_ciphertext=handshake.kem_ciphertext,
         sealing_key=prekeys.sealing_key,
     )
-
-
-def _crossed(session: Session, former: tuple[Session, ...]) -> tuple[Session, tuple[Session, ...]]:
-    """Mark a new session and the active one that it replaces."""
-    return replace(session, crossed=True), (replace(former[0], crossed=True), *former[1:])

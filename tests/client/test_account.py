@@ -130,7 +130,7 @@ async def test_many_contacts(tmp_path, relay):
         own = alice.address.partition("@")[2]
     store = await Store.open(tmp_path / "alice.db", Secret(b"of alice"))
     records = [
-        ContactRecord(2, f"contact_{number}@{own}", given_token=number.to_bytes(16))
+        ContactRecord(3, f"contact_{number}@{own}", given_token=number.to_bytes(16))
         for number in range(150)
     ]
     await store.write([record.change() for record in records])

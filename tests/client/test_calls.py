@@ -1,5 +1,6 @@
 """Calls whose relay or peer does harm, or whose program leaves at a bad moment (spec/call.md)."""
 
+import asyncio
 import os
 import signal
 import time
@@ -20,7 +21,6 @@ from e2ecall.protocol.identity import IdentityKey
 from e2ecall.protocol.messages import Cancel, LeaveReason
 from e2ecall.testing import speech_like_sound
 from relay.wire.names import Address
-from tests.client.test_cancelled_readers import cancelled_in_its_write
 from tests.integration.people import (
     PATIENCE,
     ended,
@@ -249,8 +249,18 @@ async def test_an_identity_accepted_by_who_was_cancelled(people, monkeypatch):
         )
         await alice._services.store.write([marked.change()])
         shown = alice.changed_fingerprint(bob.address)
-        accepting = alice.accept_identity(bob.address, shown)
-        await cancelled_in_its_write(accepting, alice._services.store, monkeypatch)
+        store = alice._services.store
+        write = store.write
+
+        async def cancelled(changes):
+            await write(changes)
+            if any(change.kind is RecordKind.PEER and not change.value for change in changes):
+                asyncio.current_task().cancel()
+                await anyio.lowlevel.checkpoint()
+
+        monkeypatch.setattr(store, "write", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.ensure_future(alice.accept_identity(bob.address, shown))
         assert await ended(call) == (EndReason.HANGUP, False)
 
 

@@ -290,6 +290,6 @@ async def test_counts_outlast_decisions(tmp_path, decision):
 async def test_tokens_are_not_shown():
     """S4: neither a contact nor a sealed envelope shows its delivery token."""
     token = b"TOKEN-TOKEN-TOKE"
-    record = ContactRecord(2, "carol@relay.example", token=token, given_token=token)
+    record = ContactRecord(3, "carol@relay.example", token=token, given_token=token)
     sealed = Sealed(Address("bob", "relay.example"), 1, token, token)
     assert "TOKEN" not in f"{record!r} {record} {sealed!r} {sealed}"

@@ -5,6 +5,7 @@ from hashlib import sha256
 import anyio
 import pytest
 
+from e2ecall.client.people import People
 from e2ecall.client.reach import GRACE, ROTATION, Told
 from e2ecall.errors import (
     IdentityChangedError,
@@ -216,6 +217,36 @@ async def test_a_token_told_meanwhile(tmp_path):
         assert token_of(bob, carol) == links[0].token
         await bob.sessions.use_invited(links[1], before)
         assert token_of(bob, carol) == links[0].token
+
+
+async def test_a_token_that_was_held_back(tmp_path):
+    """REACH-19: a message that is held back brings no token back that was revoked since."""
+    async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
+        people = People(carol.store, carol.account, carol.sessions)
+        held = await carol.send(bob, b"with a first token")
+        for blocked in (True, False):
+            await people.block(bob.address, blocked=blocked)
+        place.now += DAY
+        await bob.receive(await carol.send(bob, b"with another one"))
+        token = carol.sessions.contacts.get(bob.address).given_token
+        assert bob.sessions.contacts.get(carol.address).token == token
+        await bob.receive(held)
+        assert bob.sessions.contacts.get(carol.address).token == token
+
+
+async def test_a_token_of_a_clock_that_was_ahead(tmp_path):
+    """REACH-19: a token whose sender's clock was ahead is replaced by the next one all the same."""
+    async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
+        people, ahead = People(carol.store, carol.account, carol.sessions), [5 * DAY]
+        carol.sessions._clock = lambda: place.now + ahead[0]
+        await bob.receive(await carol.send(bob, b"from the future"))
+        ahead[0] = 0
+        for blocked in (True, False):
+            await people.block(bob.address, blocked=blocked)
+        place.now += 1
+        await bob.receive(await carol.send(bob, b"from now"))
+        token = carol.sessions.contacts.get(bob.address).given_token
+        assert bob.sessions.contacts.get(carol.address).token == token
 
 
 async def test_open_invitations_are_bounded(tmp_path):

@@ -10,8 +10,10 @@ import pytest
 from e2ecall.client.contacts import Contacts
 from e2ecall.errors import StoreError
 from e2ecall.io import storefile
+from e2ecall.io.migrations import FORMAT
 from e2ecall.io.store import RecordKind, Store
 from e2ecall.protocol.local import LocalDevice
+from e2ecall.protocol.peerstore import peer_from_bytes
 from e2ecall.secret import Secret
 from relay.wire.names import Address
 
@@ -20,11 +22,19 @@ pytestmark = pytest.mark.anyio
 PASSPHRASE = Secret(b"correct horse")
 FORMAT_1 = Path(__file__).parent / "data" / "format_1.store"
 """Written by the program that knew format 1 alone: an account, a relay and two contacts."""
+FORMAT_2 = FORMAT_1.with_name("format_2.store")
+"""Written by the last program of format 2: an account, a relay, two contacts, a peer with an active
+and a replaced session, and a request."""
 
 
 @pytest.fixture
 def old(tmp_path):
     return Path(shutil.copy(FORMAT_1, tmp_path / "me.db"))
+
+
+@pytest.fixture
+def second(tmp_path):
+    return Path(shutil.copy(FORMAT_2, tmp_path / "second.db"))
 
 
 @asynccontextmanager
@@ -56,13 +66,35 @@ def assert_is_all_there(store):
 
 
 async def test_a_store_of_the_first_format(old):
-    """STORE-13: a store of format 1 opens with all that was in it, and is of format 2 then."""
+    """STORE-13: a store of format 1 opens with all that was in it, and is of the newest then."""
     assert format_of(old) == 1
     for _ in range(2):
         async with opened(old) as store:
             assert_is_all_there(store)
-        assert format_of(old) == 2
+        assert format_of(old) == FORMAT
     assert sorted(file.name for file in old.parent.iterdir()) == [old.name]
+
+
+async def test_a_store_of_the_second_format(second):
+    """STORE-13: so does one of format 2, with contacts, sessions and requests as they were."""
+    assert format_of(second) == 2
+    for _ in range(2):
+        async with opened(second) as store:
+            local = LocalDevice.from_bytes(store.get(RecordKind.ACCOUNT))
+            assert local.identity.public.hex().startswith("490b3ea8d9fa2c16")
+            bob, carol = Contacts(store).all()
+            assert (bob.token, bob.given_token, bob.token_sent) == (b"t" * 16, b"g" * 16, 0)
+            assert (bob.verified_identity, bob.other_identity) == (b"B" * 32, b"O" * 32)
+            assert (bob.pinned_identity, bob.checked) == (b"P" * 32, 1_799_999_000)
+            assert (carol.blocked, bob.blocked) == (True, False)
+            peer = peer_from_bytes(store.get(RecordKind.PEER, bob.address.encode()))
+            assert peer.proven is False
+            assert [one.archived_at for one in peer.sessions] == [0, 1_800_000_000]
+            assert peer.sessions[1].session_id.hex() == "9f7d8ce20677f7f6acf8e43dacca326f"
+            assert [len(one.ratchet.receiving) for one in peer.sessions] == [1, 1]
+            (request,) = store.all(RecordKind.REQUEST).values()
+            assert str(peer_from_bytes(request).address) == "eve@relay.example"
+        assert format_of(second) == FORMAT
 
 
 async def test_wrong_passphrase_migrates_nothing(old):
