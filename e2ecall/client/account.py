@@ -280,6 +280,20 @@ class Account:
             await self.save_prekeys(state)
 
     async def _register(self, connection: RelayConnection) -> None:
+        now, is_ours = self._clock(), False
+        if self.local.is_expired(now) or self.local.is_ahead(now):
+            # IDENTITY-18: of an attempt long ago; the relay refuses the list, whosever the name is.
+            is_ours = await self._is_ours(connection)
+            if not is_ours:
+                anew = self.local.begun_anew(now)
+                await self._store.write([Change(RecordKind.ACCOUNT, _PENDING, anew.to_bytes())])
+        if not is_ours:
+            await self._ask_for_name(connection)
+        await self._begin(self.local, *self._given_up())
+        self._pending = False
+        await self._publish(connection.request)
+
+    async def _ask_for_name(self, connection: RelayConnection) -> None:
         local = self.local
         signature = sign_register(
             local.identity,
@@ -292,15 +306,18 @@ class Account:
             await connection.request(request, Done)
         except UsernameTakenError as taken:
             # It may be ours: an earlier attempt whose answer never arrived.
-            try:
-                await self._log_in(connection)
-            except RelayError as error:
-                if error.retry_after:
-                    raise  # IDENTITY-18: it has not said yet whose it is
+            if not await self._is_ours(connection):
                 raise taken from None
-        await self._begin(local, *self._given_up())
-        self._pending = False
-        await self._publish(connection.request)
+
+    async def _is_ours(self, connection: RelayConnection) -> bool:
+        """Log in, and return whether the name is this device's; raises while nobody has said."""
+        try:
+            await self._log_in(connection)
+        except RelayError as error:
+            if error.retry_after:
+                raise  # IDENTITY-18: it has not said yet whose it is
+            return False
+        return True
 
     async def _enrol(self, connection: RelayConnection) -> None:
         enrolment = self._enrolments.get(_ENROLLING)

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Self
 
 from msgspec import Meta, Struct
 
-from e2ecall.crypto.ed25519 import Ed25519KeyPair
+from e2ecall.crypto.ed25519 import SIGNATURE_BYTES, Ed25519KeyPair
 from e2ecall.crypto.x25519 import X25519KeyPair
 from e2ecall.protocol.devices import (
     DEVICE_LIST_LIFETIME,
@@ -72,17 +72,9 @@ class LocalDevice:
     @classmethod
     def generate(cls, address: Address, *, now: float, device_id: int = 1) -> Self:
         """Draw a new account with one device and sign its first device list."""
-        identity = IdentityKey.generate()
-        keys = DeviceKeys.generate(device_id)
-        device_list = sign_device_list(
-            identity,
-            address=address,
-            version=1,
-            previous=b"",
-            devices=(keys.public,),
-            expires=int(now) + DEVICE_LIST_LIFETIME,
-        )
-        return cls(address, identity, keys, device_list)
+        unsigned = SignedDeviceList(b"", bytes(SIGNATURE_BYTES))
+        device = cls(address, IdentityKey.generate(), DeviceKeys.generate(device_id), unsigned)
+        return device.begun_anew(now)
 
     @property
     def verified_list(self) -> VerifiedDeviceList:
@@ -98,9 +90,25 @@ class LocalDevice:
         """Tell whether the device list should be renewed and published."""
         return self.verified_list.body.expires - now < RENEW_BEFORE
 
+    def is_expired(self, now: float) -> bool:
+        """Tell whether nobody takes the list any more."""
+        return self.verified_list.body.expires <= now
+
     def is_ahead(self, now: float) -> bool:
         """IDENTITY-19: tell whether the list was signed when the clock was over a day ahead."""
         return self.verified_list.body.expires > now + DEVICE_LIST_LIFETIME + _CLOCK_ERROR
+
+    def begun_anew(self, now: float) -> Self:
+        """Return this device with its first list signed anew, where no relay has taken that yet."""
+        device_list = sign_device_list(
+            self.identity,
+            address=self.address,
+            version=1,
+            previous=b"",
+            devices=(self.keys.public,),
+            expires=int(now) + DEVICE_LIST_LIFETIME,
+        )
+        return replace(self, device_list=device_list)
 
     def renewed(self, now: float) -> Self:
         """Return this device with the next version of its list, valid for 18 days from now."""

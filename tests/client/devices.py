@@ -24,6 +24,7 @@ from relay.wire.messages import (
     FetchCertificate,
     FetchOwnList,
     Hello,
+    Login,
     OwnList,
     PrekeyCounts,
     PrekeyStatus,
@@ -74,6 +75,11 @@ class Directory:
                     body, relay=RELAY, challenge=self.hello.challenge, now=self.now
                 )
                 self.prekeys[username] = []
+            case Login():
+                directory.log_in(
+                    account, body, relay=RELAY, challenge=self.hello.challenge,
+                    nobody=self.key.public,
+                )  # fmt: skip
             case FetchOwnList():
                 known = directory.recovered(
                     account, body, relay=RELAY, challenge=self.hello.challenge,

@@ -83,53 +83,6 @@ async def test_unanswered_for_weeks(tmp_path, unanswered):
         assert ages[0] < 2 if unanswered is PrekeyStatus else ages == [15, 17]
 
 
-async def test_an_account_whose_clock_was_ahead(tmp_path):
-    """IDENTITY-19, PREKEYS-13: what was signed while the clock was ahead, and the relay refuses, is
-    signed anew once the clock is right; the account is not shut out until then.
-    """
-    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
-        ahead = [400 * DAY]
-        bob.account._clock = bob.sessions._clock = lambda: place.now + ahead[0]
-        await bob.sessions.forget_expired()
-        with pytest.raises(RelayError, match="expiry"):
-            await bob.maintain()
-        ahead[0] = 0
-        place.now += HOUR
-        await bob.maintain()
-        assert place.accounts["bob"].device_list.version == 3
-        assert bob.store.get(RecordKind.PREKEYS, b"unpublished") is None
-        place.now += 2 * DAY
-        await bob.maintain()
-        assert place.bundle("bob").sealing_key == bob.account.prekeys.sealing_key
-        assert (await bob.receive(await alice.send(bob, b"hello"))).proven
-
-
-async def test_a_certificate_that_a_clock_was_ahead_for(tmp_path):
-    """IDENTITY-09: a clock that is set back does not keep a certificate that expires meanwhile."""
-    async with devices(tmp_path, "alice", "bob") as (place, alice, bob):
-        ahead = [20 * HOUR]
-        bob.account._clock = lambda: place.now + ahead[0]
-        await bob.maintain()
-        ahead[0] = 0
-        for _ in range(3):
-            place.now += 10 * HOUR
-            await bob.maintain()
-        assert (await alice.receive(await bob.send(alice, b"hello"))).proven
-
-
-@pytest.mark.parametrize("retry_after", [0, 7])
-async def test_a_refused_list(tmp_path, retry_after):
-    """IDENTITY-19: a list that is refused for another reason is not signed anew."""
-    async with devices(tmp_path, "bob") as (_, bob):
-
-        async def refusing(_body, _kind, /):
-            raise RelayError("no", retry_after=retry_after)
-
-        with pytest.raises(RelayError, match="no"):
-            await bob.account.maintain(refusing)
-        assert bob.account.local.verified_list.body.version == 1
-
-
 async def test_lost_prekeys(tmp_path):
     """PREKEYS-11: prekeys that expired before they arrived are left out, and new ones take over."""
     async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
