@@ -45,31 +45,6 @@ async def acquainted(folder):
         yield place, bob, carol
 
 
-async def test_who_was_decided_about_is_no_request(tmp_path):
-    """REACH-12: who never heard from the user is a request, unless there is a rule for them."""
-    async with devices(tmp_path, "bob", "carol") as (_, bob, carol):
-        await bob.receive(await carol.send(bob, b"hello"))
-        for audio in (None, False, True, None):
-            await people(bob).allow(carol.address, audio=audio, video=None)
-            assert contact(bob, carol.address).is_request is (audio is None)
-
-
-async def test_a_loss_that_is_told_after_its_sender_was_forgotten(tmp_path):
-    """RATCHET-13: of who was forgotten meanwhile nothing is kept, not even that a loss was told."""
-    async with devices(tmp_path, "bob", "carol") as (place, bob, carol):
-        await carol.send(bob, b"lost")
-        await bob.receive(await carol.send(bob, b"hello"))
-        place.now += 200
-        gaps, closed = bob.sessions.gaps, anyio.Event()
-        await gaps.look(place.now)
-        following = gaps.events()
-        assert (await following(closed)).count == 1
-        await people(bob).forget(carol.address)
-        closed.set()
-        assert await following(closed) is None
-        assert not bob.store.all(RecordKind.GAP)
-
-
 @asynccontextmanager
 async def another_identity(folder, place, name="carol"):
     """Have the relay vouch for another account of this name, which writes to people."""
@@ -87,6 +62,31 @@ async def changed(folder, place, bob):
             await bob.receive(await other.send(bob, b"it is me"))
         identity = other.account.local.identity.public
         return identity_fingerprint(str(other.address), identity)
+
+
+async def test_who_was_decided_about_is_no_request(tmp_path):
+    """REACH-12: who never heard from the user is a request, unless there is a rule for them."""
+    async with devices(tmp_path, "bob", "carol") as (_, bob, carol):
+        await bob.receive(await carol.send(bob, b"hello"))
+        for audio in (None, False, True, None):
+            await people(bob).allow(carol.address, audio=audio, video=None)
+            assert contact(bob, carol.address).is_request is (audio is None)
+
+
+async def test_a_loss_that_is_told_after_its_sender_was_forgotten(tmp_path):
+    """RATCHET-13: of who was forgotten meanwhile nothing is kept, not even that a loss was told."""
+    async with acquainted(tmp_path) as (place, bob, carol):
+        await carol.send(bob, b"lost")
+        await bob.receive(await carol.send(bob, b"hello"))
+        place.now += 200
+        gaps, closed = bob.sessions.gaps, anyio.Event()
+        await gaps.look(place.now)
+        following = gaps.events()
+        assert (await following(closed)).count == 1
+        await people(bob).forget(carol.address)
+        closed.set()
+        assert await following(closed) is None
+        assert not bob.store.all(RecordKind.GAP)
 
 
 async def test_verified_by_scanning(tmp_path):

@@ -17,7 +17,7 @@ from e2ecall.io.store import RecordKind
 from e2ecall.protocol.invitation import InvitationLink
 from e2ecall.protocol.messages import PayloadKind
 from relay.wire.limits import MAX_INVITATIONS
-from tests.client.devices import DAY, Impostor, devices
+from tests.client.devices import DAY, HOUR, Impostor, devices
 
 pytestmark = pytest.mark.anyio
 
@@ -226,7 +226,7 @@ async def test_a_token_that_was_held_back(tmp_path):
         held = await carol.send(bob, b"with a first token")
         for blocked in (True, False):
             await people.block(bob.address, blocked=blocked)
-        place.now += DAY
+        place.now += HOUR
         await bob.receive(await carol.send(bob, b"with another one"))
         token = carol.sessions.contacts.get(bob.address).given_token
         assert bob.sessions.contacts.get(carol.address).token == token
