@@ -281,6 +281,7 @@ async def test_who_is_recorded_knows(people, tmp_path):
         call, incoming = await ringing(alice, bob, **media())
         answered = await incoming.accept(output=RecorderSink(tmp_path / "call.mp4"))
         assert (await until(call, e2ecall.MediaState)).recording
+        await until(answered, e2ecall.FirstVideo)
         with anyio.fail_after(PATIENCE):
             while answered.media.stats().received[Stream.CAMERA].decoded < 10:  # noqa: ASYNC110 - counted by another thread
                 await anyio.sleep(0.01)
