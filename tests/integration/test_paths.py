@@ -85,7 +85,8 @@ async def test_a_dead_path_is_replaced(people, wire, sent, dead):  # noqa: F811
         assert await ended(answered) == (EndReason.HANGUP, True)
     assert len(set(wire["sent"])) == len(wire["sent"])
     assert {Path, PathReply, PathReady} <= set(sent)
-    assert (PathRequest in sent) is (dead != "callee")
+    if dead != "both":  # where both miss each other, the Path may come before the callee asks
+        assert (PathRequest in sent) is (dead == "caller")
 
 
 async def test_one_path_after_the_other(people, wire):  # noqa: F811
