@@ -212,6 +212,24 @@ def test_renewal():
     assert not replace(renewed, previous_lists=()).owns_list(first.hash)
 
 
+def test_dates_that_no_relay_takes():
+    """IDENTITY-19, IDENTITY-18: a list can be told to be ahead, within a day's error, or over; a
+    first one that nobody took is signed anew by the same keys.
+    """
+    day = 86_400
+    local = LocalDevice.generate(ADDRESS, now=NOW)
+    assert local.is_ahead(NOW - day - 1)
+    assert not local.is_ahead(NOW - day)
+    assert not local.is_expired(NOW + 18 * day - 1)
+    assert local.is_expired(NOW + 18 * day)
+    anew = local.begun_anew(NOW + 30 * day)
+    second = check(anew.device_list, now=NOW + 30 * day)
+    assert (second.body.version, second.body.previous) == (1, b"")
+    assert second.body.devices == local.verified_list.body.devices
+    assert second.body.identity_key == local.identity.public
+    assert not anew.is_expired(NOW + 47 * day)
+
+
 def test_devices_are_found_by_id(make, refused):
     """IDENTITY-01: a device is the one with its id, and there is no other for it."""
     devices = [DeviceKeys.generate(device_id).public for device_id in (1, 2, 7)]

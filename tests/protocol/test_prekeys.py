@@ -12,6 +12,7 @@ from e2ecall.protocol.prekeys import (
     MAX_ONE_TIME,
     MAX_UNPROVEN_EPHEMERALS,
     MAX_USED_EPHEMERALS,
+    are_ahead,
     batches,
     maintain,
     sign_prekey,
@@ -79,6 +80,23 @@ def test_forgetting_alone(bob):
     assert (len(state.rotated), len(left.rotated)) == (6, 3)
     assert left.next_key_id == state.next_key_id
     assert not without_expired(state, now=bob.now + 196 * DAY).one_time_x25519
+
+
+def test_keys_of_a_clock_that_was_ahead(bob):
+    """PREKEYS-13: whether keys were made over a day ahead shows, of each kind; and the current ones
+    are replaced two days after the clock was found to be right.
+    """
+    assert not are_ahead(bob.published, now=bob.now - DAY)
+    by_kind = {prekey.kind: prekey for prekey in bob.published}
+    for prekey in by_kind.values():
+        assert not are_ahead([prekey], now=bob.now - DAY)
+        assert are_ahead([prekey], now=bob.now - DAY - 1)
+    before = bob.now - 300 * DAY
+    state, published = maintain(bob.prekeys, bob.local, FULL, now=before)
+    assert published == ()
+    assert {key.created for key in state.rotated} == {before}
+    _, published = maintain(state, bob.local, FULL, now=before + 2 * DAY)
+    assert kinds(published) == {1: 1, 2: 1, 3: 0, 4: 0, 5: 1}
 
 
 def test_refill(bob):
