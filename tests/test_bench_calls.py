@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.bench.calls import material as making
-from tests.bench.calls.judge import RESERVE, judge
+from tests.bench.calls.judge import OLD, RESERVE, judge
 from tests.bench.calls.versus import METRICS, standing
 from tests.bench.calls.witness import Seen, Sent
 
@@ -78,6 +78,28 @@ def test_what_was_seen_too_late_was_not_seen(material, sent):
     assert figures.psnr < figures.psnr_late - 5
     figures = judged(material, sent, stuck=lambda n: max(0, 62 - n) / 30 if n >= 60 else 0)
     assert figures.psnr > 70
+
+
+def test_pictures_of_before_are_none_of_the_call(material, sent):
+    """What is shown when it is older than a second does not count as a picture; and what comes
+    behind a later one, as if after 2^32 ticks, is found in its place and spoils no other.
+    """
+    lost, again = range(40, 56), 70
+    without = judged(material, sent, lost_pictures=lost)
+    seen = seen_of(material, sent, lost_pictures=lost)
+    place = seen.pictures.index((sent.pictures[again] + WAY, (again - 30) / 30)) + 1
+    burst = [
+        (sent.pictures[again] + WAY + n / 10_000, (n - 30) / 30 + (1 << 32) / 90_000) for n in lost
+    ]
+    kept = {number + len(lost) * (number >= place): luma for number, luma in seen.kept.items()}
+    seen.pictures[place:place] = burst
+    seen.kept = kept | {place + at: material.picture(n)[:360] for at, n in enumerate(lost)}
+    figures = judge(material, sent, seen, START + 1 + WAY, START + COUNT / 30 + WAY)
+    young = sum(at - sent.pictures[n] <= OLD for (at, _), n in zip(burst, lost, strict=True))
+    assert 0 < young < len(lost)
+    assert figures.frames_a_second == pytest.approx(without.frames_a_second + young / 2)
+    assert without.psnr - 6 < figures.psnr < without.psnr
+    assert figures.psnr_late > without.psnr_late
 
 
 def test_the_ear_keeps_what_it_needed_once_and_not_more(material, sent):

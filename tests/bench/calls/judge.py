@@ -5,13 +5,14 @@ to keep in reserve what was needed once; of more than 100 ms it leaves out the r
 The delay from mouth to ear has the 20 ms in it that a frame takes to be spoken, and no device.
 
 The eye has the same patience: a picture is due 100 ms after the time at which pictures usually
-come. What is not there by then is not seen at its moment, but the one before it.
+come. What is not there by then is not seen at its moment, but the one before it. A picture that was
+taken more than a second before it is shown is none of a conversation, and not counted as one.
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from e2ecall.media import counter
 from e2ecall.media.counter import Plane
-from e2ecall.media.sources import SAMPLE_RATE, SAMPLES_PER_FRAME, Samples
+from e2ecall.media.sources import SAMPLE_RATE, SAMPLES_PER_FRAME, VIDEO_CLOCK, Samples
 from tests.bench.calls.material import RATE, Material
 from tests.bench.calls.witness import KEPT_EVERY, Seen, Sent
 
@@ -27,12 +28,17 @@ FRAME: Final = SAMPLES_PER_FRAME / SAMPLE_RATE
 RESERVE: Final = 0.1
 """Seconds of sound that the ear keeps at most, and for which the eye waits for what is late."""
 
+OLD: Final = 1.0
+"""Seconds after it was taken from which on a picture is not counted any more when it is shown."""
+
 LEAST: Final = 25
 """Frames of sound by which it can be found in what was said."""
 
 MOMENTS: Final = 10
 """At how many moments a picture that stands is compared."""
 
+_WRAP: Final = (1 << 32) / VIDEO_CLOCK
+"""Seconds after which the time stamps of pictures begin again."""
 _PEAK: Final = 255.0
 _STEP: Final = 8
 """Sound is laid over what was sent at 6 kHz: finer than needed to name a frame."""
@@ -48,8 +54,10 @@ class Figures:
     """Of what was on the screen against what was due at that moment, in dB, mean over time: a
     picture that stands is compared with all those that should have been seen meanwhile."""
     psnr_late: float
-    """The same if what came late had been seen in time: only what never came makes others stand."""
+    """The same if what came late, but not `OLD`, had been seen in time: what never came, or was of
+    no use any more, makes others stand."""
     frames_a_second: float
+    """Pictures that were shown within `OLD` of the moment at which they were taken."""
     freeze: float
     """The longest time for which one picture stood, in seconds."""
     gaps: float
@@ -85,22 +93,24 @@ def judge(material: Material, sent: Sent, seen: Seen, start: float, end: float) 
         if 0 < number < len(sent.pictures)
     ]
     lens_to_eye = float(np.median(delays)) if delays else end - start
-    # From which picture on each one is on the screen.
     due = [at + lens_to_eye + RESERVE for at in sent.pictures]
-    turns = np.maximum.accumulate(
-        [
-            max(number, bisect_left(due, at))
-            for (at, _), number in zip(seen.pictures, numbers, strict=True)
-        ]
-        or [0]
-    ).tolist()
-    shown = [at for at, _ in seen.pictures if start <= at <= end]
+    shown = [at for at, _ in seen.pictures]
+    old = [
+        not 0 <= number < len(sent.pictures) or at - sent.pictures[number] > OLD
+        for at, number in zip(shown, numbers, strict=True)
+    ]
+    # In the place of which picture on each one is on the screen.
+    turns = [max(n, bisect_left(due, at)) for at, n in zip(shown, numbers, strict=True)]
+    forgiven = [turn if aged else n for turn, n, aged in zip(turns, numbers, old, strict=True)]
+    within = [start <= at <= end for at in shown]
+    fresh = sum(one and not aged for one, aged in zip(within, old, strict=True))
+    moments = [start, *(at for at in shown if start <= at <= end), end]
     delay, gaps = _hear(material, sent, seen, start, end)
     return Figures(
-        psnr=_psnr(material, seen, turns, bisect_left(due, end)),
-        psnr_late=_psnr(material, seen, numbers, len(sent.pictures)),
-        frames_a_second=len(shown) / (end - start),
-        freeze=max(later - earlier for earlier, later in pairwise([start, *shown, end])),
+        psnr=_psnr(material, seen, list(accumulate(turns, max)), bisect_left(due, end)),
+        psnr_late=_psnr(material, seen, forgiven, len(sent.pictures)),
+        frames_a_second=fresh / (end - start),
+        freeze=max(later - earlier for earlier, later in pairwise(moments)),
         gaps=100 * gaps / (end - start),
         mouth_to_ear=1000 * delay,
         lens_to_eye=1000 * lens_to_eye,
@@ -108,7 +118,10 @@ def judge(material: Material, sent: Sent, seen: Seen, start: float, end: float) 
 
 
 def _numbers(seen: Seen) -> list[int]:
-    """Return each picture's number: its strip's, or by the sender's clock from one with a strip."""
+    """Return each picture's number: its strip's, or by the sender's clock from one with a strip.
+
+    Who takes a picture that is older than the one before for one after 2^32 ticks is put right.
+    """
     numbers, anchor = [], None
     known = {place: counter.read(luma) for place, luma in seen.kept.items()}
     first = next((place for place in sorted(known) if known[place] is not None), None)
@@ -118,14 +131,18 @@ def _numbers(seen: Seen) -> list[int]:
         if (number := known.get(place)) is not None:
             anchor = (number, sent)
         base, at = anchor or (known[first] or 0, seen.pictures[first][1])
-        numbers.append(base + round((sent - at) * RATE))
+        since = (sent - at + _WRAP / 2) % _WRAP - _WRAP / 2
+        numbers.append(base + round(since * RATE))
     return numbers
 
 
 def _psnr(material: Material, seen: Seen, turns: Sequence[int], count: int) -> float:
-    """Return the mean PSNR; each picture is on the screen from its turn to that of the next."""
+    """Return the mean PSNR; each picture is on the screen from its turn to the next one's."""
     total, weight = 0.0, 0
-    for place, (turn, after) in enumerate(pairwise([*turns, count])):
+    order = sorted(range(len(turns)), key=turns.__getitem__)
+    ends = [*(turns[place] for place in order), count][1:]
+    for place, after in zip(order, ends, strict=True):
+        turn = turns[place]
         luma, stood = seen.kept.get(place), after - turn
         if luma is None or stood < 1:
             continue
