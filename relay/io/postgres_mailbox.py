@@ -106,6 +106,12 @@ class PostgresMailbox:
         """Return how many envelopes are set aside, of one mailbox or in all."""
         return await self._pool.run(lambda db: _count_set_aside(db, mailbox))
 
+    async def untry(self, places: Iterable[tuple[MailboxName, int]]) -> None:
+        """Take a try back."""
+        rows = [row for _, row in places]
+        statement = "UPDATE mail SET tries = tries - 1 WHERE row = ANY(%s) AND tries > 0"
+        await self._pool.run(lambda db: db.execute(statement, (rows,)), apart=True)
+
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes."""
         rows: dict[bytes, list[int]] = {}

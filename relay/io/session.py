@@ -121,6 +121,8 @@ class Session:
         self.device: DeviceMailbox | None = None
         self.queue: Final = DeliveryQueue()
         self._claims: dict[MailboxName, Claim] = {}
+        self._firsts: dict[MailboxName, int] = {}
+        """Of each mailbox, how much had been written when its first envelope was sent."""
         self._socket = socket
         self._answer = answer
         self._scope = trio.CancelScope()
@@ -230,8 +232,15 @@ class Session:
             with trio.move_on_after(RELEASE_SECONDS, shield=True):
                 try:
                     await self.node.presence.release(self._claims.values())
+                    if lost := [place for place in self.queue.tried if not self._arrived(place)]:
+                        await self.node.mailbox.untry(lost)
                 except StorageError as error:
                     log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+
+    def _arrived(self, place: tuple[MailboxName, int]) -> bool:
+        """Tell whether the first envelope of a mailbox did (WIRE-37)."""
+        sent = self._firsts.get(place[0])
+        return sent is not None and self._socket.has_arrived(sent)
 
     async def _converse(self) -> None:
         try:
@@ -353,7 +362,11 @@ class Session:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     continue
-                await self._send(*(ServerFrame(0, push) for push in await self._fetched(fetch)))
+                pushes = [ServerFrame(0, push) for push in await self._fetched(fetch)]
+                if fetch.after == 0 and pushes:
+                    await self._send(pushes.pop(0))
+                    self._firsts.setdefault(fetch.mailbox, self._socket.written)
+                await self._send(*pushes)
         except ClosedError:
             self.end(Ending(NORMAL, ""))
         except StorageError as error:

@@ -113,6 +113,12 @@ class SQLiteMailbox:
         """Return how many envelopes are set aside, of one mailbox or in all."""
         return await self._writer.run(lambda db: _count_set_aside(db, mailbox))
 
+    async def untry(self, places: Iterable[tuple[MailboxName, int]]) -> None:
+        """Take a try back."""
+        rows = [(row,) for _, row in places]
+        statement = "UPDATE mail SET tries = tries - 1 WHERE row = ? AND tries > 0"
+        await self._writer.run(lambda db: db.executemany(statement, rows))
+
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes."""
         wanted = list(places)

@@ -152,6 +152,9 @@ class Mailbox(Protocol):
     async def count_set_aside(self, mailbox: MailboxName | None = None) -> int:
         """Return how many envelopes are set aside, of one mailbox or in all (WIRE-38)."""
 
+    async def untry(self, places: Iterable[tuple[MailboxName, int]]) -> None:
+        """Take a try back: these envelopes did not arrive where they were sent (WIRE-37)."""
+
     async def remove(self, places: Iterable[tuple[MailboxName, int]], now: float) -> None:
         """Forget acknowledged envelopes, but not yet their message ids."""
 

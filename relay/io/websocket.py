@@ -7,9 +7,13 @@ nothing of what messages mean, and does not say when a connection is to end.
 """
 
 import contextlib
+import fcntl
 import logging
 import socket
 import struct
+import sys
+import termios
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -79,10 +83,13 @@ class WebSocket:
 
     __slots__ = (
         "_begun",
+        "_confirmed",
         "_drained",
         "_frames",
         "_idle_frames",
+        "_is_ended",
         "_is_flushing",
+        "_is_shut",
         "_layer",
         "_messages",
         "_ping_at",
@@ -93,8 +100,10 @@ class WebSocket:
         "_silent_at",
         "_since",
         "_socket",
+        "_taken",
         "_text",
         "_unsent",
+        "written",
     )
 
     def __init__(self, sock: socket.socket, layer: Layer, origins: Sequence[Origin | None]) -> None:
@@ -112,7 +121,14 @@ class WebSocket:
         self._received = self._idle_frames = 0
         self._since = trio.current_time()
         self._unsent = bytearray()
-        self._shuts = False
+        self._is_ended = False
+        """Whether the client ended it."""
+        self._confirmed = 0
+        self.written = 0
+        """Bytes so far, as they go over TCP."""
+        self._taken = 0
+        """Bytes of what had to wait that the kernel has taken since."""
+        self._shuts = self._is_shut = False
         self._is_flushing = False
         self._drained: trio.Event | None = None
         self._ping_at = trio.current_time() + KEEPALIVE_SECONDS
@@ -122,6 +138,15 @@ class WebSocket:
     def is_behind(self) -> bool:
         """Whether the client has yet to take something that was written."""
         return bool(self._unsent)
+
+    def has_arrived(self, written: int) -> bool:
+        """Tell whether the client's machine has so many of the bytes that were `written`.
+
+        As far as ours knows, and also where the client ended the connection itself.
+        """
+        if self._socket.fileno() >= 0:
+            self._look()
+        return self._is_ended or self._confirmed >= written
 
     async def handshake(self, decide: Callable[[Request], Refusal | None]) -> Request | None:
         """Take part in the opening handshake; return the request that opened the connection.
@@ -206,12 +231,16 @@ class WebSocket:
         return not self._unsent
 
     async def drain(self) -> None:
-        """Wait until the client has taken all that was written; may be cancelled, and called again.
+        """Wait until the client has taken all that was written before; may be cancelled.
+
+        Not what others write meanwhile: a slow client of whom there is always more to be taken
+        does read, and is not to be taken for one that does not.
 
         Raises:
             ClosedError: the connection was aborted.
         """
-        while self._unsent:
+        everything = self._taken + len(self._unsent)
+        while self._taken < everything:
             if self._socket.fileno() < 0:
                 raise ClosedError
             if self._is_flushing:
@@ -221,7 +250,7 @@ class WebSocket:
                 continue
             self._is_flushing = True
             try:
-                while self._unsent:
+                while self._taken < everything:
                     await trio.lowlevel.wait_writable(self._socket)
                     self._push()
             except trio.ClosedResourceError as error:
@@ -265,6 +294,7 @@ class WebSocket:
     def abort(self) -> None:
         """Close the socket, whatever is under way."""
         if self._socket.fileno() >= 0:
+            self._look()
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
@@ -286,6 +316,7 @@ class WebSocket:
         except OSError:
             data = b""
         self._received += len(data)
+        self._is_ended = not data
         goes_on = bool(data) and self._decode(data)
         if not goes_on:
             self._protocol.receive_eof()
@@ -373,6 +404,7 @@ class WebSocket:
             self._shut()
 
     def _queue(self, data: bytes) -> None:
+        self.written += len(data)
         if not self._unsent:
             try:
                 sent = self._socket.send(data)
@@ -392,11 +424,23 @@ class WebSocket:
             return
         except OSError:
             sent = len(self._unsent)
+        self._taken += sent
         del self._unsent[:sent]
         if self._shuts and not self._unsent:
             self._shut()
 
+    def _look(self) -> None:
+        """Note how much the other end's TCP has confirmed."""
+        waiting = array("i", [0])
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._socket, termios.TIOCOUTQ, waiting)  # SIOCOUTQ, tcp(7)
+        # The end of the stream, if it was sent, is a byte of its own to TCP.
+        unconfirmed = max(0, waiting[0] - self._is_shut)
+        self._confirmed = self.written - len(self._unsent) - unconfirmed
+
     def _shut(self) -> None:
+        self._is_shut = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 

@@ -33,12 +33,13 @@ class Fetch:
 class DeliveryQueue:
     """What one connection is due. Feed it hints, fetched mail and acknowledgements."""
 
-    __slots__ = ("_next_id", "_out", "_position", "_waiting")
+    __slots__ = ("_next_id", "_out", "_position", "_tried", "_waiting")
 
     def __init__(self) -> None:
         self._position: dict[MailboxName, int] = {}
         self._waiting: deque[MailboxName] = deque()
         self._out: dict[int, tuple[MailboxName, int]] = {}
+        self._tried: dict[MailboxName, int] = {}
         self._next_id = 1
 
     @property
@@ -50,6 +51,11 @@ class DeliveryQueue:
     def unacknowledged(self) -> int:
         """Return how many deliveries are out."""
         return len(self._out)
+
+    @property
+    def tried(self) -> list[tuple[MailboxName, int]]:
+        """Return what counts as tried (WIRE-37): first of its mailbox, and not acknowledged."""
+        return list(self._tried.items())
 
     @property
     def is_full(self) -> bool:
@@ -90,6 +96,8 @@ class DeliveryQueue:
             self.hint(fetch.mailbox)
         pushes = []
         box = fetch.mailbox.box if isinstance(fetch.mailbox, BoxMailbox) else None
+        if fetch.after == 0 and mails:
+            self._tried[fetch.mailbox] = mails[0].row
         for mail in mails:
             self._position[fetch.mailbox] = mail.row
             self._out[self._next_id] = (fetch.mailbox, mail.row)
@@ -104,7 +112,9 @@ class DeliveryQueue:
     def acknowledged(self, delivery_ids: Iterable[int]) -> None:
         """Make room: the rows of these deliveries are forgotten."""
         for delivery_id in delivery_ids:
-            self._out.pop(delivery_id, None)
+            place = self._out.pop(delivery_id, None)
+            if place is not None and self._tried.get(place[0]) == place[1]:
+                del self._tried[place[0]]
 
 
 @dataclass(frozen=True, slots=True)

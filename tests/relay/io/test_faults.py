@@ -1,13 +1,21 @@
 """A relay that dies, stops or cannot store (spec/wire.md, Delivery and Storage)."""
 
+import contextlib
 import socket
 import sqlite3
 
 import pytest
 import trio
+from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame
+from websockets.uri import parse_uri
 
+from relay.services.mailbox import MAX_TRIES
+from relay.wire.codec import decode, encode
+from relay.wire.limits import MAX_ENVELOPE, MAX_FRAME
 from relay.wire.messages import (
+    ClientFrame,
     Done,
     ErrorCode,
     Failure,
@@ -15,7 +23,9 @@ from relay.wire.messages import (
     OpenBox,
     PrekeyCounts,
     PrekeyStatus,
+    ServerFrame,
 )
+from tests.relay.adminsocket import metrics_of
 
 pytestmark = pytest.mark.trio
 
@@ -155,3 +165,59 @@ async def test_locked_database(start_relay, tmp_path, speak, username):
         assert await client.request(letter) == Done()
         assert await client.deliveries(1) == [b"later"]
     relay.terminate()
+
+
+async def test_a_network_that_breaks_down(start_relay, tmp_path, speak, username):
+    """WIRE-37: an envelope that never arrives, however often its reader's network breaks down while
+    it is sent, is not set aside.
+    """
+    relay = start_relay("--data-dir", tmp_path / "data")
+    envelope = bytes(MAX_ENVELOPE)
+    async with contextlib.AsyncExitStack() as stack:
+        async with speak.registered(relay.url, username) as (_, identity):
+            pass
+        async with speak.wire(relay.url) as sender:
+            assert await sender.request(speak.letter(username, envelope)) == Done()
+        for _ in range(MAX_TRIES + 2):
+            # It reads the reply to its log-in, and then nothing comes through any more.
+            sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await sock.connect(relay.address)
+            stream = await stack.enter_async_context(trio.SocketStream(sock))
+            await log_in(stream, relay, identity)
+            await given(tmp_path)
+        async with speak.wire(relay.url) as client:
+            assert await client.request(identity.login(client.hello)) == Done()
+            with trio.fail_after(30):
+                assert await client.deliveries(1) == [envelope]
+
+
+async def log_in(stream, relay, identity):
+    """Log in on a bare connection, and read no further than the reply."""
+    protocol = ClientProtocol(parse_uri(relay.url))
+    protocol.send_request(protocol.connect())
+    await stream.send_all(b"".join(protocol.data_to_send()))
+    frames = []
+    with trio.fail_after(30):
+        while len(frames) < 2:
+            protocol.receive_data(await stream.receive_some(64))
+            for event in protocol.events_received():
+                if not isinstance(event, Frame):
+                    continue
+                frames.append(decode(event.data, ServerFrame, limit=MAX_FRAME).body)
+                if len(frames) == 1:
+                    request = ClientFrame(1, identity.login(frames[0]))
+                    protocol.send_binary(encode(request))
+                    await stream.send_all(b"".join(protocol.data_to_send()))
+    assert frames[1] == Done()
+
+
+async def given(folder):
+    """Wait until the envelope was written for its reader, and the reader before is gone."""
+    wanted = ("\ne2ecall_relay_connections 1.0\n", "\ne2ecall_relay_unacknowledged 1.0\n")
+    with trio.fail_after(30):
+        while True:
+            text = await metrics_of(folder)
+            if all(line in text for line in wanted):
+                return
+            await trio.sleep(0.01)

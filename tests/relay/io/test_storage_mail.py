@@ -233,6 +233,19 @@ async def test_tries_are_of_the_first(storage, speak):
         await storage.mailbox.remove([(DEVICE, mails[0].row)], NOW)
 
 
+async def test_tries_that_did_not_arrive(storage, speak):
+    """WIRE-37: what did not arrive was not tried."""
+    await storage.directory.create(account(speak)[1])
+    await put(storage, DEVICE, b"lost on the way")
+    for _ in range(2 * MAX_TRIES):
+        (mail,) = await read(storage, DEVICE)
+        await storage.mailbox.untry([(DEVICE, mail.row)])
+    await storage.mailbox.untry([(DEVICE, mail.row)])  # none is left to be taken back
+    for _ in range(MAX_TRIES):
+        assert await read(storage, DEVICE) == [mail]
+    assert await read(storage, DEVICE) == []
+
+
 async def test_mail_is_in_order(nodes):
     """STORAGE-03: who reads on from the last row misses nothing that was stored meanwhile."""
     box = BoxMailbox(bytes(32))

@@ -19,6 +19,9 @@ from relay.wire.limits import MAX_FRAME
 
 pytestmark = pytest.mark.trio
 
+AFTER = 20
+"""Pieces of what it reads, after which a slow client says something: all buffers are full then."""
+
 
 @asynccontextmanager
 async def accepted(talk):
@@ -101,6 +104,36 @@ async def test_patience():
         assert await ours.recv_all(10) == [b"one"]
         with pytest.raises(SilentError):
             await ours.recv_all(0.01)
+
+
+async def test_a_slow_reader_is_heard():
+    """WIRE-09: what a client says is received while it reads, and there is always more for it."""
+
+    async def reading(port):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}"))
+            protocol.send_request(protocol.connect())
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            await stream.socket.connect(("127.0.0.1", port))
+            await stream.send_all(b"".join(protocol.data_to_send()))
+            received = 0
+            while await stream.receive_some(16_384):
+                received += 1
+                if received == AFTER:
+                    await stream.send_all(bytes(Frame(Opcode.BINARY, b"ack").serialize(mask=True)))
+
+    async with accepted(reading) as ours, trio.open_nursery() as nursery:
+
+        async def write():
+            while True:  # as deliveries do: one after the other, with nothing in between
+                if not ours.write(bytes(60_000)):
+                    await ours.drain()
+
+        nursery.start_soon(write)
+        assert await ours.recv_all(float("inf")) == [b"ack"]
+        nursery.cancel_scope.cancel()
 
 
 def frames(source, messages):
