@@ -30,6 +30,11 @@ STATEMENT_SECONDS: Final = 5
 LOCK_SECONDS: Final = 3
 PAUSE_SECONDS: Final = 0.5
 """After a failed connection; what is asked in that time fails at once and queues up nowhere."""
+ANSWER_SECONDS: Final = 10.0
+"""For a job: a server that was stopped, or waits for its disk, keeps no time of its own. Before
+clients give up, who wait for 15 s and are to be told that nothing was lost."""
+STOP_SECONDS: Final = 5.0
+"""For jobs that are under way when the node stops."""
 ATTEMPTS: Final = 4
 """Of one transaction that others made impossible: a deadlock, or a race that one has to lose."""
 
@@ -71,12 +76,13 @@ def connect(dsn: str) -> Connection:
 
 
 class _Job:
-    __slots__ = ("apart", "done", "error", "result", "work")
+    __slots__ = ("apart", "done", "error", "is_given_up", "result", "work")
 
     def __init__(self, work: Work[Any], *, apart: bool) -> None:
         self.work = work
         self.apart = apart
         self.done = trio.Event()
+        self.is_given_up = False
         self.result: Any = None
         self.error: Exception | None = None
 
@@ -107,9 +113,12 @@ class Pool:
     async def __aexit__(self, *_exc: object) -> None:
         for _ in self._threads:
             self._jobs.put(None)
+        end = time.monotonic() + STOP_SECONDS
         with trio.CancelScope(shield=True):
             for thread in self._threads:
-                await trio.to_thread.run_sync(thread.join)
+                # Not for ever: what waits for a server that hangs ends with the process.
+                patience = max(0.0, end - time.monotonic())
+                await trio.to_thread.run_sync(thread.join, patience)
 
     async def run(self, work: Work[T], *, apart: bool = False) -> T:
         """Return what ``work`` returns, after its changes are durable.
@@ -118,12 +127,17 @@ class Pool:
         of its statements is a transaction of its own, which saves two ways to the server and back.
 
         Raises:
-            StorageError: the database failed; nothing of ``work`` was kept, or nobody knows.
+            StorageError: the database failed, or does not answer; nothing of ``work`` was kept, or
+                nobody knows.
             RelayError: as raised by ``work``; nothing of it was kept.
         """
         job = _Job(work, apart=apart)
         self._jobs.put(job)
-        await job.done.wait()
+        with trio.move_on_after(ANSWER_SECONDS):
+            await job.done.wait()
+        if not job.done.is_set():
+            job.is_given_up = True
+            raise StorageError("PostgreSQL does not answer")
         if job.error is not None:
             raise job.error
         result: T = job.result
@@ -132,6 +146,8 @@ class Pool:
     def _work(self) -> None:
         connection: Connection | None = None
         while (job := self._jobs.get()) is not None:
+            if job.is_given_up:
+                continue  # it would be done once more when it is asked for again
             try:
                 if connection is None or connection.closed:
                     connection = self._connect()

@@ -1,5 +1,6 @@
 """A PostgreSQL server of the tests' own, in a temporary folder and on a Unix socket only."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -81,6 +82,23 @@ class Cluster:
             self._process.send_signal(how)
             self._process.wait(START_SECONDS)
             self._process = None
+
+    def pause(self) -> None:
+        """Let the server stand still with all its processes: who is connected gets no answer."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        # The first makes no more children once it stands still.
+        self._process.send_signal(number)
+        for listing in Path(f"/proc/{self._process.pid}/task").glob("*/children"):
+            for child in map(int, listing.read_text().split()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, number)
 
     def close(self) -> None:
         """Stop the server and remove all of it."""

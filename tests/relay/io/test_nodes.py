@@ -1,5 +1,6 @@
 """Several relay processes over one database, as clients see them (spec/wire.md, Storage)."""
 
+import signal
 import time
 
 import psycopg
@@ -216,6 +217,63 @@ async def test_readiness_follows_the_database(start_relay, tmp_path, require_pro
             assert await owner.deliveries(2) == [b"before", b"after"]
         assert relay.terminate()[0] == 0
         assert "Traceback" not in relay.log.read_text()
+    finally:
+        cluster.close()
+
+
+@POSTGRES
+async def test_a_database_that_hangs(start_relay, tmp_path, require_program):
+    """F2, STORAGE-08, STORAGE-09: where the database stands still, requests are told to come again
+    and the node is not ready; it recovers, and what was sent comes once.
+    """
+    cluster = Cluster(require_program)
+    try:
+        config = node_config(tmp_path / "north", "north", cluster.database())
+        relay = start_relay("--config", config, dev=False)
+        async with wire(relay.url) as owner, wire(relay.url) as sender:
+            identity = await register(owner)
+            assert await sender.request(letter("somebody", b"before")) == Done()
+            assert await owner.deliveries(1) == [b"before"]
+            message = letter("somebody", b"after")
+            cluster.pause()
+            try:
+                with trio.fail_after(60):
+                    assert (await sender.request(message)).code is ErrorCode.RETRY
+                    while await status(relay) != 503:  # noqa: ASYNC110 - another process
+                        await trio.sleep(0.05)
+            finally:
+                cluster.resume()
+            with trio.fail_after(60):
+                while await status(relay) != 200:  # noqa: ASYNC110 - another process
+                    await trio.sleep(0.05)
+                while await sender.request(message) != Done():  # noqa: ASYNC110 - another process
+                    await trio.sleep(0.05)
+        async with wire(relay.url) as owner:
+            assert await owner.request(identity.login(owner.hello)) == Done()
+            assert await owner.request(letter("somebody", b"the end")) == Done()
+            assert await owner.deliveries(2) == [b"after", b"the end"]
+    finally:
+        cluster.close()
+
+
+@POSTGRES
+async def test_stops_while_the_database_hangs(start_relay, tmp_path, require_program):
+    """F2, F3: a node whose database answers nothing stops when it is told to."""
+    cluster = Cluster(require_program)
+    try:
+        config = node_config(tmp_path / "north", "north", cluster.database())
+        relay = start_relay("--config", config, dev=False)
+        async with wire(relay.url) as owner:
+            await register(owner)
+            cluster.pause()
+            try:
+                await owner.send(letter("somebody", b"never told"))
+                relay.process.send_signal(signal.SIGTERM)
+                with trio.fail_after(60):
+                    assert await trio.to_thread.run_sync(relay.process.wait) == 0
+            finally:
+                cluster.resume()
+                relay.process.stdout.close()
     finally:
         cluster.close()
 
