@@ -45,7 +45,10 @@ async def send(session: Session, sends: Sequence[Send]) -> list[Reply]:
         if one is Stored.FULL:
             full = RefusedError(ErrorCode.TOO_MANY, "the mailbox is full", retry_after=60)
             replies[place] = failure(full)
-    if Stored.NEW in stored:
+        if one is not Stored.NEW:
+            node.volume.left_out(len(sends[place].envelope))
+    # For what is known, too: whoever stored it may have ended before this was said.
+    if Stored.NEW in stored or Stored.AGAIN in stored:
         node.bus.hint(mailbox)
     return replies
 

@@ -72,6 +72,10 @@ class Volume:
             )
         self.held += size
 
+    def left_out(self, size: int) -> None:
+        """Note that what `add` was told of was not stored: others shall have its room."""
+        self.held = max(self._usage.held, self.held - size)
+
     def _bound(self, *, strangers: bool) -> float:
         most = min(self._most, self._usage.held + self._usage.disk_left - DISK_RESERVE)
         return most * STRANGERS_PARTS / ALL_PARTS if strangers else most

@@ -62,6 +62,19 @@ async def newcomer_is_taken(relay):
         return await is_stored(client, newcomer.register(client.hello))
 
 
+async def test_what_nobody_stores_takes_no_room(small, username):
+    """STORAGE-15: envelopes for boxes and names that there are not leave all room to others."""
+    async with registered(small.url, username) as (owner, _), wire(small.url) as sender:
+        assert await owner.request(PutTokens((token_hash(TOKEN),))) == Done()
+        for _ in range(MOST // MAX_ENVELOPE):
+            nowhere = BoxRecipient(os.urandom(32))
+            assert await is_stored(sender, Send(nowhere, os.urandom(16), bytes(MAX_ENVELOPE), None))
+            nobody = letter("nobody", bytes(MAX_ENVELOPE), token=os.urandom(16))
+            assert await is_stored(sender, nobody)
+        assert await is_stored(sender, letter(username, bytes(MAX_ENVELOPE), token=TOKEN))
+        assert (await owner.push()).envelope == bytes(MAX_ENVELOPE)
+
+
 async def test_a_full_store(small, username):
     """STORAGE-15: a relay that is full says so to everybody alike; tokens, calls and
     acknowledgements go on for longest, nothing that was taken is lost, and then there is room.

@@ -37,6 +37,19 @@ def test_what_is_refused_is_not_counted():
     assert not refuses(volume, MOST, is_strangers=False)
 
 
+def test_what_was_not_stored_is_not_counted():
+    """STORAGE-15: what was counted and then not stored gives its room back, and no more."""
+    volume = Volume(MOST)
+    volume.counted(Usage(100))
+    volume.add(200, is_strangers=False)
+    volume.left_out(200)
+    assert volume.held == 100
+    volume.add(200, is_strangers=False)
+    volume.counted(Usage(200))  # a look in between, which saw nothing of it
+    volume.left_out(200)
+    assert volume.held == 200
+
+
 @pytest.mark.parametrize(("left", "room"), [(100, 100), (0, 0), (-10, 0), (10_000, MOST)])
 def test_a_disk_that_is_nearly_full(left, room):
     """STORAGE-15: the last bytes of a disk are kept for acknowledgements."""
