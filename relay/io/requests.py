@@ -12,6 +12,7 @@ from typing import Final, assert_never, cast
 from relay.errors import RefusedError
 from relay.io.budgets import count, count_stranger, make_room
 from relay.io.mailing import acknowledge, failure, send
+from relay.io.node import Node
 from relay.io.session import Session
 from relay.services import directory, tickets
 from relay.services.directory import Account
@@ -178,7 +179,7 @@ async def _register(session: Session, request: Register) -> Reply:
 async def _log_in(session: Session, request: Login) -> Reply:
     node = session.node
     _refuse_second_login(session)
-    account = await node.directory.account(or_nobody(request.username))
+    account = await _account_or_nobody(node, request.username)
     device = directory.log_in(
         account,
         request,
@@ -194,7 +195,7 @@ async def _fetch_own_list(session: Session, request: FetchOwnList) -> Reply:
     _refuse_second_login(session)
     await count(node.quotas.registrations, session)
     account = directory.recovered(
-        await node.directory.account(or_nobody(request.username)),
+        await _account_or_nobody(node, request.username),
         request,
         relay=node.name,
         challenge=session.challenge,
@@ -207,7 +208,7 @@ async def _enrol(session: Session, request: Enrol) -> Reply:
     node = session.node
     _refuse_second_login(session)
     await count(node.quotas.registrations, session)
-    account = await node.directory.account(or_nobody(request.username))
+    account = await _account_or_nobody(node, request.username)
     new = directory.enrolled(
         account,
         request,
@@ -219,6 +220,14 @@ async def _enrol(session: Session, request: Enrol) -> Reply:
     if account is not None and new is not account:
         await _replace_list(session, account, new)
     return await _become(session, new.username, new.device_list.devices[-1])
+
+
+async def _account_or_nobody(node: Node, username: str) -> Account | None:
+    account = await node.directory.account(or_nobody(username))
+    if account is None:
+        # WIRE-12 MUST: as much work as for one that there is.
+        directory.read_nobody()
+    return account
 
 
 def _refuse_second_login(session: Session) -> None:

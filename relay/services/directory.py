@@ -55,6 +55,14 @@ REFILL_STEP: Final = 8
 """Of those, how many are handed out between one push and the next."""
 
 
+_NOBODYS_LIST: Final = SignedDeviceList(
+    encode(
+        DeviceList("nobody@relay.example", bytes(32), 1, b"", (Device(1, bytes(32), bytes(32)),), 1)
+    ),
+    bytes(64),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """An account as it is stored. ``newest_device_id`` is the highest id that it ever had."""
@@ -270,6 +278,11 @@ def certify(key: RelayKey, account: Account, *, now: float) -> SignedSenderCerti
 def read_list(signed: SignedDeviceList) -> DeviceList:
     """Decode a device list without checking it: for what the directory itself stored."""
     return decode(signed.body, DeviceList, limit=MAX_DEVICE_LIST_BODY)
+
+
+def read_nobody() -> None:
+    """Do what `read_list` does to an account, for a name that nobody has (WIRE-12)."""
+    read_list(_NOBODYS_LIST)
 
 
 def _checked_list(signed: SignedDeviceList, username: str, relay: str, now: float) -> DeviceList:

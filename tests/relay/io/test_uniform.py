@@ -5,13 +5,20 @@ Work is compared, not time: the queries in their order and, in SQLite, the steps
 
 import os
 import re
+from functools import partial
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
+from relay.config import LimitsSection
+from relay.io.node import Quotas
 from relay.io.postgres import PostgresStorage
+from relay.io.requests import answer
+from relay.services import directory
 from relay.services.mailbox import DeviceMailbox, Letter, Stored
-from relay.wire.messages import Policy
+from relay.services.signatures import RelayKey
+from relay.wire.messages import Enrol, ErrorCode, Failure, FetchOwnList, Login, Policy
 from relay.wire.records import PreKeyKind
 from tests.relay.io.storing import NOW, account
 
@@ -111,6 +118,56 @@ async def test_envelopes(nodes, people, monkeypatch, count):
         for name in people
     }
     _alike(seen, [Stored.REFUSED] * count)
+
+
+async def test_log_ins(nodes, people, speak, monkeypatch):
+    """WIRE-12, W3: no name, no such device, a wrong signature: the same queries, records that are
+    read and signatures that are verified, and the same answer.
+    """
+    storage, done = nodes[0].storage, []
+    work = Work(storage, monkeypatch)
+    for name in ("decode", "verify"):
+        real = getattr(directory, name)
+
+        def noting(*arguments, name=name, real=real, **options):
+            done.append(name)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(directory, name, noting)
+    node = SimpleNamespace(
+        directory=storage.directory,
+        key=RelayKey.generate(),
+        name="relay.example",
+        quotas=Quotas.of(LimitsSection(), storage, per_address=False),
+        clock=lambda: NOW,
+    )
+    session = SimpleNamespace(node=node, source="192.0.2.1", device=None, challenge=bytes(32))
+    signed = speak.Identity("absent", "relay.example").device_list(expires=int(NOW) + 86_400)
+    for requests in (
+        [
+            Login("absent", 1, bytes(64)),
+            Login("closed", 1, bytes(64)),
+            Login("closed", 2, bytes(64)),
+        ],
+        [FetchOwnList(name, bytes(64)) for name in ("absent", "closed")],
+        [Enrol(name, signed, bytes(64)) for name in ("absent", "closed")],
+    ):
+        seen = []
+        for request in requests:
+            done.clear()
+            queries, steps, refusal = await work.of(partial(refused, session, request))
+            assert refusal.code is ErrorCode.LOGIN_FAILED
+            seen.append((queries, done.copy(), refusal.text, steps))
+        for found in seen:
+            assert found[:3] == seen[0][:3]
+            assert abs(found[3] - seen[0][3]) <= SLACK
+        assert sorted(seen[0][1]) == ["decode", "verify"]
+
+
+async def refused(session, request):
+    (reply,) = await answer(session, [request], 100)
+    assert isinstance(reply, Failure)
+    return reply
 
 
 async def test_work_is_seen(nodes, people, monkeypatch):
