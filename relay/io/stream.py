@@ -7,7 +7,6 @@ is `relay.turn.server`'s.
 import errno
 import logging
 import socket
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,21 +14,14 @@ from typing import Final
 
 import trio
 
-from relay.errors import RefusedError
 from relay.io.connection import Connection, Events, Queued
 from relay.io.datagram import Capture, Clock
 from relay.io.outlets import Outlets
+from relay.io.stream_sources import StreamSources
 from relay.io.stream_tls import PlainLayer, TLSLayer
 from relay.io.tls import Certificates
-from relay.services.quota import Limiter, Rate
 from relay.turn.counters import Drop
-from relay.turn.five_tuple import (
-    FiveTuple,
-    SocketAddress,
-    Transport,
-    listener_number,
-    source_of,
-)
+from relay.turn.five_tuple import FiveTuple, SocketAddress, Transport, listener_number
 from relay.turn.server import TURNServer
 
 PATIENCE: Final = 10.0
@@ -131,9 +123,7 @@ class _StreamServer:
         self._limits = limits
         self._capture = capture
         self._connections: dict[FiveTuple, Connection] = {}
-        self._sources: Counter[bytes] = Counter()
-        self._rate = 0
-        self._rates = Limiter(Rate(1, 1))
+        self._sources = StreamSources()
         self._queued = Queued()
         self._reported = False
 
@@ -171,20 +161,12 @@ class _StreamServer:
         return (
             five_tuple not in self._connections
             and len(self._connections) < self._limits.connections
-            and self._sources[source_of(five_tuple)] < self._limits.connections_per_address
-            and self._is_seldom(five_tuple)
+            and self._sources.has_room(five_tuple, self._limits.connections_per_address)
+            # Last, as it counts.
+            and self._sources.is_seldom(
+                five_tuple, self._limits.connections_per_address_and_minute, self._clock()
+            )
         )
-
-    def _is_seldom(self, five_tuple: FiveTuple) -> bool:
-        """TURN-75: tell whether this source has not had too many connections lately, and count."""
-        most = self._limits.connections_per_address_and_minute
-        if most != self._rate:
-            self._rate, self._rates = most, Limiter(Rate(most / 60, most))
-        try:
-            self._rates.take(source_of(five_tuple).hex(), self._clock())
-        except RefusedError:
-            return False
-        return True
 
     def _connection(
         self, sock: socket.socket, five_tuple: FiveTuple, listener: StreamListener
@@ -199,7 +181,7 @@ class _StreamServer:
         )
         connection = Connection(sock, layer, events, self._queued, self._limits.patience)
         self._connections[five_tuple] = connection
-        self._sources[source_of(five_tuple)] += 1
+        self._sources.enter(five_tuple)
         self._core.counters.connections = len(self._connections)
         return connection
 
@@ -209,11 +191,8 @@ class _StreamServer:
         except Exception:  # noqa: BLE001 - one client's connection must not end everybody's calls
             self._failed()
         finally:
-            source = source_of(five_tuple)
             del self._connections[five_tuple]
-            self._sources[source] -= 1
-            if not self._sources[source]:
-                del self._sources[source]
+            self._sources.leave(five_tuple)
             # The five-tuple is the connection: whoever has the same one next is somebody else.
             self._core.disconnected(five_tuple)
             self._core.counters.connections = len(self._connections)

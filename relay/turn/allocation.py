@@ -13,7 +13,7 @@ from relay.turn.bandwidth import Bandwidth
 from relay.turn.channel import Channels
 from relay.turn.deadlines import Deadlines
 from relay.turn.errors import ErrorCode, RefusedError
-from relay.turn.five_tuple import FiveTuple, source_of
+from relay.turn.five_tuple import SHARES, FiveTuple, sources_of
 from relay.turn.limits import Limits
 from relay.turn.permission import Permissions
 
@@ -128,9 +128,8 @@ class AllocationTable:
         siblings = [a for a in self._by_ticket.get(ticket_id, ()) if a.side == side]
         if sum(now < a.expires for a in siblings) >= self.limits.allocations_per_side:
             raise RefusedError(ErrorCode.ALLOCATION_QUOTA_REACHED)
-        source = source_of(five_tuple)
-        full = len(self) >= self.limits.allocations
-        if full or self._by_source.get(source, 0) >= self.limits.allocations_per_address:
+        sources = sources_of(five_tuple)
+        if len(self) >= self.limits.allocations or self._have_their_share(sources):
             raise RefusedError(ErrorCode.INSUFFICIENT_CAPACITY)
         allocation = Allocation(
             five_tuple=five_tuple,
@@ -146,7 +145,8 @@ class AllocationTable:
         self._by_five_tuple[five_tuple] = allocation
         self._by_relayed[allocation.relayed] = allocation
         self._by_ticket.setdefault(ticket_id, []).append(allocation)
-        self._by_source[source] = self._by_source.get(source, 0) + 1
+        for source in sources:
+            self._by_source[source] = self._by_source.get(source, 0) + 1
         self.reschedule(allocation)
         return allocation
 
@@ -158,10 +158,10 @@ class AllocationTable:
         siblings.remove(allocation)
         if not siblings:
             del self._by_ticket[allocation.ticket_id]
-        source = source_of(allocation.five_tuple)
-        self._by_source[source] -= 1
-        if not self._by_source[source]:
-            del self._by_source[source]
+        for source in sources_of(allocation.five_tuple):
+            self._by_source[source] -= 1
+            if not self._by_source[source]:
+                del self._by_source[source]
         self._deadlines.remove(allocation.five_tuple)
 
     def reschedule(self, allocation: Allocation) -> None:
@@ -171,6 +171,13 @@ class AllocationTable:
     def take_due(self, now: float) -> list[Allocation]:
         """Return the allocations in which something has expired, to be removed or rescheduled."""
         return [self._by_five_tuple[five_tuple] for five_tuple in self._deadlines.take_due(now)]
+
+    def _have_their_share(self, sources: tuple[bytes, ...]) -> bool:
+        most = self.limits.allocations_per_address
+        return any(
+            self._by_source.get(source, 0) >= share * most
+            for source, share in zip(sources, SHARES, strict=False)
+        )
 
     def _free_address(self, *, even_port: bool) -> TransportAddress:
         for _ in range(_ATTEMPTS):

@@ -17,6 +17,9 @@ FiveTuple = tuple[int, SocketAddress]
 
 _TRANSPORT_SHIFT: Final = 8
 
+SHARES: Final = (1, 16)
+"""Many a host is given a /48, with 65 536 networks of /64."""
+
 
 @unique
 class Transport(IntEnum):
@@ -42,10 +45,13 @@ def transport_of(five_tuple: FiveTuple) -> Transport:
     return Transport(five_tuple[0] >> _TRANSPORT_SHIFT)
 
 
-def source_of(five_tuple: FiveTuple) -> bytes:
-    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address."""
+def sources_of(five_tuple: FiveTuple) -> tuple[bytes, ...]:
+    """Return what counts as one source: an IPv4 address, or the /64 and the /48 of an IPv6 one.
+
+    The n-th of them may have `SHARES[n]` times what one source may have (WIRE-52).
+    """
     ip = client_address(five_tuple).ip
-    return ip if len(ip) == 4 else ip[:8]
+    return (ip,) if len(ip) == 4 else (ip[:8], ip[:6])
 
 
 def client_address(five_tuple: FiveTuple) -> TransportAddress:

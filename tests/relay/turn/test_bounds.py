@@ -75,6 +75,20 @@ def test_allocations_of_one_source(turn, addresses, codes):
     assert clients[0].allocate().error_code is None
 
 
+def test_allocations_of_one_network(turn):
+    """T6, WIRE-52: whoever has all networks of a /48 gets no more than 16 of them (TURN-47)."""
+    world = turn.World(allocations_per_address=1)
+    addresses = [f"2001:db8:7:{number:x}::1" for number in range(17)] + ["2001:db8:8::1"]
+    clients = [
+        world.client(ticket=f"t{number}", address=(address, 1000))
+        for number, address in enumerate(addresses)
+    ]
+    codes = [client.allocate().error_code for client in clients]
+    assert codes == [None] * 16 + [508, None]
+    clients[0].refresh(0)
+    assert clients[16].allocate().error_code is None
+
+
 def test_flood_on_one_credential(world):
     """T6: a flood of Allocates on one credential leaves two allocations, others go on (TURN-40)."""
     first, second = world.bound_pair()
