@@ -5,6 +5,7 @@ it: only `restore` makes a database of it again, without the one-time prekeys, w
 have handed out since.
 """
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -115,12 +116,23 @@ def _restore_key(source: Path, target: Path) -> None:
 
 
 def _set_aside(target: Path) -> None:
-    """Move a database away together with its log, without which it is not whole."""
-    suffix = f".replaced-{int(time.time())}"
-    for extra in ("-wal", "-shm", ""):
-        path = target.with_name(target.name + extra)
-        if path.exists():
-            path.rename(path.with_name(f"{target.name}{suffix}{extra}"))
+    """Give a database a second name, and leave it without a log, so that it can be replaced.
+
+    It keeps its place until then: without one, a relay that is started after a crash in between
+    would begin with an empty database, in which everybody's name is free.
+    """
+    if not target.exists():
+        return
+    with contextlib.suppress(sqlite3.Error), closing(_open(target)) as db:
+        # With what a relay that died left in its log.
+        db.execute("PRAGMA journal_mode = DELETE")
+    aside = f"{target.name}.replaced-{time.time_ns()}"
+    logs = [target.with_name(f"{target.name}{extra}") for extra in ("-wal", "-shm")]
+    # A database that is damaged still has them, and is not whole without.
+    for path in (*filter(Path.exists, logs), target):
+        path.with_name(path.name.replace(target.name, aside)).hardlink_to(path)
+    for path in logs:
+        path.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
