@@ -46,12 +46,12 @@ class RelaySection(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SignallingSection(Struct, frozen=True, forbid_unknown_fields=True):
-    """``[signalling]``: the WebSocket listener. ``origins`` are web pages that may connect.
+    """``[signalling]``: the WebSocket listeners. ``origins`` are web pages that may connect.
 
     ``trusted_proxies`` are addresses and networks whose ``proxy_header`` says who connects.
     """
 
-    listen: str = "127.0.0.1:8080"
+    listen: Addresses = "127.0.0.1:8080"
     behind_proxy: bool = False
     trusted_proxies: tuple[str, ...] = ()
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"

@@ -120,18 +120,21 @@ def _of_data_dir(config: Config) -> Iterator[Problem]:
 
 
 def _of_listeners(config: Config) -> Iterator[Problem]:
-    try:
-        host, _ = host_port(config.signalling.listen, "")
-    except OperatorError as error:
-        yield Problem("signalling.listen", str(error).strip(), 'as in "127.0.0.1:8080"')
-    else:
-        plain = not config.tls.certificate and not config.signalling.behind_proxy
+    plain = not config.tls.certificate and not config.signalling.behind_proxy
+    for address in addresses(config.signalling.listen):
+        try:
+            host, _ = host_port(address, "")
+        except OperatorError as error:
+            yield Problem("signalling.listen", str(error).strip(), 'as in "127.0.0.1:8080"')
+            continue
         if plain and not _is_loopback(host):
             yield Problem(
                 "signalling.listen",
                 "is reachable from outside without TLS",
                 "set [tls], or signalling.behind_proxy = true where a proxy speaks TLS for it",
             )
+    if not addresses(config.signalling.listen):
+        yield Problem("signalling.listen", "names no address", 'as in "127.0.0.1:8080"')
 
 
 def _of_turn_listeners(config: Config) -> Iterator[Problem]:

@@ -27,6 +27,7 @@ registration = "open"
 abuse_contact = ""
 
 [signalling]
+# TCP; one address or several, as in ["0.0.0.0:443", "[::]:443"].
 listen = "127.0.0.1:8080"
 # Needed to listen elsewhere than on this machine without [tls]: a proxy in front speaks TLS.
 behind_proxy = false

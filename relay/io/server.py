@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 import trio
 
-from relay.config import Config, host_port, join_host_port
+from relay.config import Config, addresses, host_port, join_host_port
 from relay.errors import OperatorError, StorageError
 from relay.io import turn
 from relay.io.admin import Admin, open_socket_file
@@ -46,6 +46,8 @@ SWITCH_SECONDS: Final = 0.0005
 a tenth of Python's own (spec/decisions/0028)."""
 PROBE_SECONDS: Final = 2.0
 """How often the storage is tried, for ``/readyz``."""
+PROBE_PATIENCE: Final = 6.0
+"""For a storage that does not say whether it works: within 10 s ``/readyz`` has to say that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +101,13 @@ async def run(
         certificates = _certificates(config)
         workers = turn.workers_of(config, is_captured=options.capture is not None)
         listeners = stack.enter_context(turn.open_listeners(config, certificates, workers=workers))
-        host, port = host_port(config.signalling.listen, "signalling.listen")
-        listener, port = await open_listener(host, port)
-        await stack.enter_async_context(listener)
+        doors = await _open_doors(stack, config)
+        own_address = doors[0][1]
         media = turn.Media(config, per_address=not options.is_development)
         node = _node(config, options, key, storage, readers, capture, media)
-        node.name = node.name or join_host_port(host, port)
+        node.name = node.name or own_address
         ready = Ready(
-            f"{'wss' if certificates else 'ws'}://{join_host_port(host, port)}{PATH}",
+            f"{'wss' if certificates else 'ws'}://{own_address}{PATH}",
             listeners.bound_url(),
         )
         node.turn_urls = config.turn.urls or listeners.urls(node.name)
@@ -118,7 +119,7 @@ async def run(
             signalling = Signalling(node)
             signalling.start(
                 nursery,
-                listener,
+                [listener for listener, _ in doors],
                 certificates=certificates,
                 origins=config.signalling.origins,
             )
@@ -158,6 +159,19 @@ def _told_plainly() -> Iterator[None]:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+async def _open_doors(
+    stack: AsyncExitStack, config: Config
+) -> list[tuple[trio.SocketListener, str]]:
+    """Return what listens for signalling, each with its address; the first is for the name."""
+    doors = []
+    for text in addresses(config.signalling.listen):
+        host, port = host_port(text, "signalling.listen")
+        listener, port = await open_listener(host, port)
+        await stack.enter_async_context(listener)
+        doors.append((listener, join_host_port(host, port)))
+    return doors
 
 
 async def _administer(
@@ -243,13 +257,17 @@ async def sweep_once(node: Node, guard: ClockGuard, steady: float) -> None:
     if is_steady and node.can_store:
         await node.mailbox.sweep(now)
     node.set_aside = await node.mailbox.count_set_aside()
+    node.volume.counted(await node.directory.usage())
 
 
 async def _watch(node: Node, storage: Storage) -> None:
     """Keep the node's readiness like the storage's (STORAGE-09)."""
     while True:
         try:
-            await storage.probe()
+            with trio.move_on_after(PROBE_PATIENCE) as patience:
+                await storage.probe()
+            if patience.cancelled_caught:
+                raise StorageError("the storage does not answer")
         except StorageError as error:
             if node.can_store:
                 log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all

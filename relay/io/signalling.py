@@ -4,7 +4,7 @@ It also answers ``/healthz`` and ``/readyz``. It reads no frame.
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -64,7 +64,7 @@ class Signalling:
     def start(
         self,
         nursery: trio.Nursery,
-        listener: trio.SocketListener,
+        listeners: Iterable[trio.SocketListener],
         *,
         certificates: Certificates | None,
         origins: Sequence[str],
@@ -77,7 +77,8 @@ class Signalling:
         def serve(sock: socket.socket, peer: str) -> None:
             nursery.start_soon(self._serve, sock, peer)
 
-        nursery.start_soon(accept_all, listener, self.gate, serve)
+        for listener in listeners:
+            nursery.start_soon(accept_all, listener, self.gate, serve)
         nursery.start_soon(self._keep_alive)
 
     async def leave(self, delay_ms: int) -> None:

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from relay.services.tickets import Side, open_id, password
+from tests.relay.nodes import node_config
 
 
 def run(*arguments, cwd=None, environment=None):
@@ -193,3 +194,22 @@ def test_damaged_key(tmp_path):
     (tmp_path / "relay.key").write_bytes(b"short")
     assert "relay's key" in refused("serve", "--dev", "--data-dir", tmp_path)
     assert (tmp_path / "relay.key").read_bytes() == b"short"
+
+
+def test_several_addresses(start_relay, tmp_path):
+    """Signalling listens at each address of `signalling.listen`; the first is the one announced."""
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        port = probe.getsockname()[1]
+    relay = start_relay(
+        "--config",
+        node_config(tmp_path / "node", "north", None),
+        dev=False,
+        environment={"RELAY__SIGNALLING__LISTEN": f"127.0.0.1:0,[::1]:{port}"},
+    )
+    assert relay.address[0] == "127.0.0.1"
+    for place in (relay.address, ("::1", port)):
+        with socket.create_connection(place, timeout=10) as client:
+            client.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+    assert relay.terminate()[0] == 0

@@ -67,6 +67,7 @@ def test_everything_at_once(tmp_path):
         ("limits.connections = 0", "line 1: limits.connections has no valid value", ""),
         ("[limits]\n\nconnections = 'x'", "line 3: limits.connections has no valid value", ""),
         ("[relay]\nname = ", "is not TOML", ""),
+        ("[signalling]\nlisten = []", "line 2: signalling.listen names no address", "as in"),
     ],
 )
 def test_wrong_keys(tmp_path, text, told, hint):

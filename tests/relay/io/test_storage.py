@@ -20,6 +20,7 @@ from relay.services.mailbox import (
     Stored,
 )
 from relay.services.quota import Rate
+from relay.services.volume import Volume
 from relay.wire.messages import ErrorCode
 from tests.relay.io.storing import DEVICE, NOW, Reader, put, reads
 
@@ -158,7 +159,12 @@ async def test_a_clock_that_jumps(storage):
 
     async def sweep(wall, steady, *, can_store=True):
         node = SimpleNamespace(
-            mailbox=storage.mailbox, readers=readers, clock=lambda: wall, can_store=can_store
+            mailbox=storage.mailbox,
+            directory=storage.directory,
+            readers=readers,
+            clock=lambda: wall,
+            can_store=can_store,
+            volume=Volume(10**9),
         )
         await sweep_once(node, guard, steady)
 
