@@ -16,6 +16,7 @@ import pytest
 from relay.cli.ask import _Connection
 from relay.config import Config
 from relay.io.metrics import PREFIX
+from tests.relay.authority import make_authority
 from tests.relay.test_cli import run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -92,6 +93,17 @@ def test_from_an_empty_folder_to_a_call(tmp_path):
         relay.stderr.close()
 
 
+def test_a_configuration_for_the_internet(tmp_path):
+    """The manual's `relay.toml` for a host of one's own is one that `check` accepts."""
+    text = re.search(r"```toml\n(\[relay\].*?)```", MANUAL, re.DOTALL)[1]
+    assert run("init", cwd=tmp_path).returncode == 0
+    make_authority(tmp_path)
+    config = tmp_path / "relay.toml"
+    config.write_text(text.replace("/var/lib/e2ecall-relay", "data"))
+    checked = run("check", "--config", config)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
 @pytest.mark.system("systemd-analyze")
 def test_unit(tmp_path):
     """The systemd unit is valid, and its sandbox is one that systemd calls OK."""
@@ -157,14 +169,17 @@ def test_containerfile():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no figures of the process")
-def test_alerts_name_what_exists(start_relay):
-    """Every metric that the example rules use is one that a relay shows."""
+def test_metrics_that_there_are(start_relay):
+    """The manual names every metric that a relay shows, and the example rules use no other."""
     relay = start_relay()
     connection = _Connection(next(relay.folder.glob("**/admin.sock")))
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     shown = set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
     connection.close()
+    table = MANUAL.partition("begins with `e2ecall_relay_`:\n")[2].partition("\n\nMemory")[0]
+    named = re.findall(r"`(\w+)`", re.sub(r"\{[^}]*\}", "", table))
+    assert {f"{PREFIX}_{name}" for name in named} == {n for n in shown if n.startswith(PREFIX)}
     used = set()
     for path in DEPLOY.glob("*.yml"):
         used |= set(re.findall(rf"\b(?:{PREFIX}|process)_\w+", path.read_text()))
