@@ -11,8 +11,9 @@ import trio
 import e2ecall
 from e2ecall.client import home
 from e2ecall.protocol.gaps import GAP_SECONDS
-from relay.wire.messages import Done
-from tests.integration.people import next_call, person, texts
+from relay.wire.messages import Done, Send
+from tests.adversary.captured import requests
+from tests.integration.people import next_call, person, talking, texts, two_people
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +29,10 @@ def operated(start_relay, tmp_path):
     """Start a relay; give it, and the path of its database."""
     folder = tmp_path / "data"
     return start_relay("--data-dir", folder), folder / "relay.sqlite"
+
+
+WORDS = (b"candidate", b"fingerprint", b"sha-256", b"ufrag", b"opus", b"VP8", b"198.1", b"turn:")
+"""Of descriptions of media, and of addresses."""
 
 
 def take_mail(database):
@@ -165,6 +170,64 @@ async def test_rings_nobody_or_twice(operated, tmp_path, speak):
                     await anext(bob.incoming())
                     pytest.fail("it rang again")
         await call.hangup()
+
+
+async def test_a_call_that_is_kept_back(operated, tmp_path, speak):
+    """R14, HISTORY-03: an Offer that the relay keeps until its caller has given up does not ring,
+    and the callee learns that a call was missed, and whose.
+    """
+    relay, database = operated
+    async with person(tmp_path, relay, "alice") as alice:
+        async with person(tmp_path, relay, "bob") as bob:
+            name, address = bob.address.partition("@")[0], bob.address
+        call = await alice.call(address)
+        (offer,) = await trio.to_thread.run_sync(take_mail, database)
+        await call.hangup()
+        await trio.to_thread.run_sync(take_mail, database)  # the Cancel
+        async with (
+            speak.wire(relay.url) as operator,
+            person(tmp_path, relay, "bob", clock=lambda: time.time() + 120) as bob,
+        ):
+            assert await operator.request(speak.letter(name, offer)) == Done()
+            with anyio.fail_after(30):
+                while not bob.history():  # noqa: ASYNC110 - the store tells nobody
+                    await anyio.sleep(0.01)
+            (entry,) = bob.history()
+            assert (entry.missed, entry.peer) == (True, alice.address)
+            with anyio.move_on_after(0.5):
+                await anext(bob.incoming())
+                pytest.fail("it rang")
+
+
+async def test_what_passes_in_a_call(start_relay, tmp_path):
+    """R13: no envelope of a text and a call shows a name, an address, a description of media, a
+    word of what was said, or by its size what it is.
+    """
+    folder = tmp_path / "capture"
+    relay = start_relay("--capture", folder)
+    async with two_people(tmp_path, relay) as (alice, bob):
+        names = [who.address.partition("@")[0].encode() for who in (alice, bob)]
+        call, answered = await talking(alice, bob)
+        await call.hangup()
+        await answered.closed.wait()
+        of_calls = len(await trio.to_thread.run_sync(received, folder))
+        await alice.message(bob.address, "a secret that nobody else reads")
+        await texts(bob, 1)
+    assert (await trio.to_thread.run_sync(relay.terminate))[0] == 0
+    envelopes = await trio.to_thread.run_sync(received, folder)
+    assert of_calls >= 5
+    assert len({len(envelope) for envelope in envelopes[:of_calls]}) == 1
+    joined = b"\n".join(envelopes)
+    host, port = relay.name.encode().split(b":")
+    for hidden in (*names, host, port, b"secret", *WORDS):
+        assert hidden not in joined, hidden
+    everything = b"".join(message.read_bytes() for message in folder.glob("signalling.bin"))
+    assert all(name in everything for name in names)  # at log-in, and in FetchBundle
+
+
+def received(folder):
+    """Return the envelopes that a relay was given so far, in their order."""
+    return [request.envelope for request in requests(folder, Send)]
 
 
 async def test_what_is_stored(operated, tmp_path):

@@ -16,6 +16,7 @@ from relay.wire.messages import (
     AddTokens,
     BoxOpened,
     Bundle,
+    DeleteAccount,
     Deliver,
     Done,
     ErrorCode,
@@ -32,7 +33,7 @@ from relay.wire.messages import (
     SetPolicy,
     UseTokens,
 )
-from relay.wire.records import PreKeyKind
+from relay.wire.records import PreKeyKind, deletion_bytes
 from tests.relay.conftest import Wire
 from tests.relay.io.test_accounts_admin import ordered
 
@@ -143,12 +144,18 @@ async def test_many_networks_of_one_host(start_relay, tmp_path):
 
 async def test_squatted_and_taken_names(bare_relay, speak):
     """W3: a name that is taken is refused to another identity, also after its deletion."""
-    async with speak.registered(bare_relay.url, "somebody"):
-        pass
-    async with speak.wire(bare_relay.url) as other:
+    async with speak.wire(bare_relay.url) as owner, speak.wire(bare_relay.url) as other:
+        first = speak.Identity("somebody", owner.hello.relay)
+        signed = first.device_list()
+        assert await owner.request(first.register(owner.hello, signed)) == Done()
         identity = speak.Identity("somebody", other.hello.relay)
         reply = await other.request(identity.register(other.hello))
         assert reply.code is ErrorCode.USERNAME_TAKEN
+        message = deletion_bytes(owner.hello.relay, owner.hello.challenge, signed)
+        assert await owner.request(DeleteAccount(first.key.sign(message).signature)) == Done()
+        for again in (identity, first):
+            reply = await other.request(again.register(other.hello))
+            assert reply.code is ErrorCode.USERNAME_TAKEN
         lookalike = speak.Identity("s0mebody\u0430", other.hello.relay)
         reply = await other.request(lookalike.register(other.hello))
         assert reply.code is ErrorCode.BAD_USERNAME
@@ -234,6 +241,21 @@ async def test_ringing_in_a_loop(limited, speak):
         assert await client.deliveries(2) == [b"ring", b"ring"]
         async with speak.wire(relay.url) as sender:
             assert await sender.request(speak.letter("absent", b"ring")) == Done()
+
+
+async def test_envelopes_have_a_budget(limited, speak):
+    """W6: envelopes of one source are rationed, over all of its connections and whoever they are
+    for; what the source did before is stored.
+    """
+    relay = limited("sends_per_address_and_minute = 3")
+    async with speak.registered(relay.url, "somebody") as (client, _):
+        codes = []
+        for number in range(5):
+            async with speak.wire(relay.url) as sender:
+                letter = speak.letter("absent" if number == 1 else "somebody", b"%d" % number)
+                codes.append(getattr(await sender.request(letter), "code", None))
+        assert codes == [None] * 3 + [ErrorCode.TOO_MANY] * 2
+        assert await client.deliveries(2) == [b"0", b"2"]
 
 
 async def test_flood_of_strangers_keeps_no_contact_away(limited, speak):

@@ -1,5 +1,6 @@
 """A relay whose database is gone (spec/wire.md, Storage)."""
 
+import resource
 import sqlite3
 
 import pytest
@@ -30,6 +31,41 @@ async def test_media_goes_on(start_relay, speak, media, username, tmp_path):
             assert await client.request(speak.letter(username, b"kept")) == Done()
             await trio.to_thread.run_sync(call.flows)
         assert await client.deliveries(1) == [b"kept"]
+    assert relay.terminate()[0] == 0
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+async def test_full_disk(start_relay, speak, media, username, tmp_path):
+    """F2, STORAGE-08: when the disk takes no more, mail is refused as retryable and media of a call
+    that runs goes on; what was acknowledged comes, and what was refused may be sent again.
+    """
+    data = tmp_path / "data"
+    relay = start_relay(*media.arguments, "--data-dir", data)
+    async with speak.registered(relay.url, username) as (_, identity):
+        pass
+    with media(relay) as call:
+        full = max(path.stat().st_size for path in data.glob("relay.sqlite*")) + 400_000
+        limits = resource.prlimit(relay.process.pid, resource.RLIMIT_FSIZE)
+        async with speak.wire(relay.url) as sender:
+            resource.prlimit(relay.process.pid, resource.RLIMIT_FSIZE, (full, limits[1]))
+            stored, refused = 0, None
+            while refused is None:
+                letter = speak.letter(username, b"%03d" % stored + bytes(30_000))
+                with trio.fail_after(30):
+                    reply = await sender.request(letter)
+                if reply == Done():
+                    stored += 1
+                else:
+                    refused = reply
+            assert refused.code is ErrorCode.RETRY
+            assert 0 < stored < 100
+            await trio.to_thread.run_sync(call.flows)
+            resource.prlimit(relay.process.pid, resource.RLIMIT_FSIZE, limits)
+            assert await sender.request(letter) == Done()
+    async with speak.wire(relay.url) as client:
+        assert await client.request(identity.login(client.hello)) == Done()
+        came = await client.deliveries(stored + 1)
+        assert [envelope[:3] for envelope in came] == [b"%03d" % n for n in range(stored + 1)]
     assert relay.terminate()[0] == 0
 
 
