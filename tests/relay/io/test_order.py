@@ -85,6 +85,26 @@ async def test_runs_of_requests(relay, speak, username):
         assert await client.deliveries(1) == [b"the end"]
 
 
+async def test_deliveries_beyond_one_write(relay, speak, username):
+    """WIRE-08: what waits for a reader comes in its order, also where it is much."""
+    letters = [bytes([number]) * 30_000 for number in range(20)]
+    async with speak.registered(relay.url, username) as (_, identity):
+        pass
+    async with speak.wire(relay.url) as sender:
+        for letter in letters:
+            assert await sender.request(speak.letter(username, letter)) == Done()
+    async with speak.wire(relay.url) as client:
+        assert await client.request(identity.login(client.hello)) == Done()
+        pushes = [await client.push() for _ in letters]
+        assert [push.envelope for push in pushes] == letters
+        acks = [Ack((push.delivery_id,)) for push in pushes]
+        assert await together(client, acks) == [Done()] * len(acks)
+    async with speak.wire(relay.url) as client:
+        assert await client.request(identity.login(client.hello)) == Done()
+        assert await client.request(speak.letter(username, b"the end")) == Done()
+        assert await client.deliveries(1) == [b"the end"]
+
+
 async def test_a_run_before_a_fault(relay, speak, username):
     """WIRE-61, WIRE-04: what came before a malformed frame is carried out and answered."""
     letters = [speak.letter(username, b"%d" % number) for number in range(3)]

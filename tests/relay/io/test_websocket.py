@@ -178,6 +178,26 @@ async def test_messages_in_pieces(seed):
     assert came == messages
 
 
+async def test_messages_in_one_write():
+    """Messages that are written together come apart, whatever the length of each."""
+    messages = [bytes([number]) * size for number, size in enumerate((0, 125, 126, 9_329, 65_535))]
+    came, are_here = [], trio.Event()
+
+    async def talk(port):
+        async with connect(f"ws://127.0.0.1:{port}", compression=None) as client:
+            while len(came) < 2 * len(messages):
+                came.append(await client.recv())
+            are_here.set()
+            await trio.sleep_forever()
+
+    async with accepted(talk) as ours:
+        for _ in range(2):
+            if not ours.write(*messages):
+                await ours.drain()
+        await are_here.wait()
+    assert came == messages * 2
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
