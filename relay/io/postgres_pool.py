@@ -103,6 +103,9 @@ class Pool:
         ]
         self._token: trio.lowlevel.TrioToken | None = None
         self._down_until = 0.0
+        self._losses = 0
+        """How often the server broke a connection off. The others of before are broken as well, or
+        may be: each would cost somebody an answer."""
 
     async def __aenter__(self) -> Self:
         self._token = trio.lowlevel.current_trio_token()
@@ -145,17 +148,23 @@ class Pool:
 
     def _work(self) -> None:
         connection: Connection | None = None
+        opened = 0
         while (job := self._jobs.get()) is not None:
             if job.is_given_up:
                 continue  # it would be done once more when it is asked for again
             try:
+                if connection is not None and opened != self._losses:
+                    connection.close()
                 if connection is None or connection.closed:
+                    opened = self._losses
                     connection = self._connect()
                 job.result = transact(connection, job.work, apart=job.apart)
             except RelayError as error:
                 job.error = error
             except psycopg.Error as error:
                 job.error = StorageError(f"the database failed: {_reason(error)}")
+                if connection is not None and connection.closed and opened == self._losses:
+                    self._losses += 1
             except Exception as error:  # noqa: BLE001 - the thread has to outlive whatever went wrong
                 job.error = StorageError(f"a query failed: {type(error).__name__}")
             self._tell(job)

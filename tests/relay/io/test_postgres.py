@@ -95,6 +95,34 @@ async def test_server_crashes(own_cluster):
         assert envelopes == {b"before", b"after"}
 
 
+async def test_a_restart_is_noticed_once(own_cluster):
+    """F2: a restart of the server costs one request, and not one for each connection."""
+    async with open_node(own_cluster.database()) as storage:
+        await storage.mailbox.open_box(BOX, NOW)
+        failed = []
+
+        async def store():
+            try:
+                await put(storage, BOX)
+            except StorageError:
+                failed.append(None)
+
+        async def store_many():
+            async with trio.open_nursery() as nursery:
+                for _ in range(4 * postgres_pool.CONNECTIONS):
+                    nursery.start_soon(store)
+
+        await store_many()
+        assert not failed
+        await trio.to_thread.run_sync(own_cluster.stop, signal.SIGINT)
+        with pytest.raises(StorageError):
+            await put(storage, BOX)
+        await trio.to_thread.run_sync(own_cluster.start)
+        await answered(partial(put, storage, BOX))
+        await store_many()
+        assert not failed
+
+
 async def test_f5_another_timeline(own_cluster, speak):
     """F5, STORAGE-12: nodes that meet a server that recovered discard all one-time prekeys."""
     identity, somebody = account(speak)
