@@ -28,6 +28,7 @@ class Cluster:
         self.data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
+        self._paused: list[int] = []
         try:
             if os.getuid() == 0:
                 shutil.chown(self.folder, ROLE, ROLE)
@@ -85,20 +86,22 @@ class Cluster:
 
     def pause(self) -> None:
         """Let the server stand still with all its processes: who is connected gets no answer."""
-        self._signal_all(signal.SIGSTOP)
+        assert self._process is not None
+        # The first makes no more children once it stands still.
+        self._paused = [self._process.pid]
+        self._signal_paused(signal.SIGSTOP)
+        for listing in Path(f"/proc/{self._process.pid}/task").glob("*/children"):
+            self._paused += map(int, listing.read_text().split())
+        self._signal_paused(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
-        self._signal_all(signal.SIGCONT)
+        self._signal_paused(signal.SIGCONT)
 
-    def _signal_all(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        # The first makes no more children once it stands still.
-        self._process.send_signal(number)
-        for listing in Path(f"/proc/{self._process.pid}/task").glob("*/children"):
-            for child in map(int, listing.read_text().split()):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, number)
+    def _signal_paused(self, number: signal.Signals) -> None:
+        for pid in self._paused:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def close(self) -> None:
         """Stop the server and remove all of it."""
