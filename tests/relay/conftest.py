@@ -51,7 +51,7 @@ from relay.wire.records import (
 )
 from tests.relay.cluster import Cluster
 
-START_SECONDS = 20
+START_SECONDS = 60
 POSTGRES = pytest.mark.system("postgres", "initdb")
 DAY = 86_400
 
