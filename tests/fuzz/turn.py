@@ -35,7 +35,7 @@ from relay.turn.attributes import (
 )
 from relay.turn.auth import PASSWORD_ALGORITHMS, long_term_key
 from relay.turn.errors import STUNError
-from relay.turn.five_tuple import Transport, listener_number
+from relay.turn.five_tuple import Transport, listener_number, sources_of
 from relay.turn.framing import FrameReader, encode_frame
 from relay.turn.limits import Limits
 from relay.turn.server import TURNServer
@@ -435,9 +435,10 @@ class Episode:
         if not (
             len(table._by_relayed)
             == sum(map(len, table._by_ticket.values()))
-            == sum(table._by_source.values())
             == len(table._deadlines)
             == len(table)
+        ) or table._by_source != Counter(
+            source for allocation in table for source in sources_of(allocation.five_tuple)
         ):
             raise FaultError("the tables do not agree")
         if max(table._by_source.values(), default=0) > LIMITS.allocations_per_address:

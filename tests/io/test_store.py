@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from e2ecall.errors import StoreError
+from e2ecall.io.migrations import FORMAT
 from e2ecall.io.records import MAX_RECORD
 from e2ecall.io.store import Change, RecordKind, Store
 from e2ecall.io.storefile import APPLICATION_ID
@@ -276,7 +277,7 @@ async def test_row_of_another_store(filled, tmp_path):
         ("PRAGMA application_id = 1", "not a store"),
         ("PRAGMA user_version = 0", "format"),
         ("PRAGMA user_version = 1", "damaged"),
-        ("PRAGMA user_version = 3", "format"),
+        (f"PRAGMA user_version = {FORMAT + 1}", "format"),
         ("DELETE FROM header", "damaged"),
         ("DROP TABLE header", "cannot open"),
         ("DROP TABLE records", "cannot open"),

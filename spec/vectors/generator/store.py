@@ -9,6 +9,7 @@ from spec.vectors.generator.form import VectorFile
 from spec.vectors.generator.primitives import KDF, MAC, draw, flipped, labelled, u8
 
 _PASSPHRASE = b"correct horse battery staple"
+_FORMAT = 3
 _COST = (64, 2, 1)
 """KiB, passes, lanes: far too little for a real store."""
 
@@ -22,21 +23,31 @@ _RECORDS: list[tuple[int, bytes, bytes]] = [
 
 _CONTACT = b"bob@relay.example"
 _TOKEN = draw("token", 16)
-_FORMAT_1: list[tuple[int, bytes, bytes]] = [
-    (1, b"", draw("account", 700)),
-    (4, _CONTACT, enc([1, _CONTACT.decode(), None, _TOKEN, None, 7, 1_700_000_000, True])),
-]
-_FORMAT_2: list[tuple[int, bytes, bytes]] = [
-    _FORMAT_1[0],
-    (
-        4,
-        _CONTACT,
-        enc(
-            [2, _CONTACT.decode(), None, _TOKEN, None, 7, 1_700_000_000, True, None, False, 0, None]
-        ),
-    ),
-]
-"""What becomes of the records of a store of format 1."""
+_FIELDS: list[Any] = [_CONTACT.decode(), None, _TOKEN, None, 7, 1_700_000_000, True]
+"""Of a contact, from its address on, as format 1 has them."""
+_FURTHER = [None, False, 0, None]
+"""Those that format 2 added."""
+_OF_PEER: list[Any] = [_CONTACT.decode(), draw("device", 16), [1, 2, [draw("list", 40)]], True]
+"""Of a peer, from its address on; what is in the middle is left as it is."""
+_SESSION: list[Any] = [draw("session", 32), [draw("ratchet", 900), [], 3], None]
+"""Of a session, up to the mark."""
+_ENDS = [1_700_000_000, False, True, 1_600_000_000]
+"""Behind the mark."""
+
+
+def _of_format(number: int) -> list[tuple[int, bytes, bytes]]:
+    """Return the records of one store as this format has them."""
+    marks: list[list[Any]] = [[True], [False]] if number < 3 else [[], []]
+    sessions = [[*_SESSION, *mark, *_ENDS] for mark in marks]
+    peer = enc([1 if number < 3 else 2, *_OF_PEER, sessions, 1_700_000_001])
+    further = [*(_FURTHER if number >= 2 else []), *([0] if number >= 3 else [])]
+    return [
+        (1, b"", draw("account", 700)),
+        (3, _CONTACT, peer),
+        (4, _CONTACT, enc([number, *_FIELDS, *further])),
+        (8, _CONTACT + b" " + draw("identity"), peer),
+    ]
+
 
 Rows = dict[bytes, bytes]
 
@@ -51,7 +62,7 @@ def _derived(what: str) -> bytes:
 
 
 def header(
-    *, version: int = 2, sealed: int | None = None, cost: tuple[int, int, int] = _COST
+    *, version: int = _FORMAT, sealed: int | None = None, cost: tuple[int, int, int] = _COST
 ) -> bytes:
     """Return the header's row; ``version`` and ``cost`` are those that it shows.
 
@@ -90,15 +101,19 @@ def store() -> VectorFile:
         records = [list(record) for record in _RECORDS] if some else []
         given = _given(header(), some)
         file.accept("open_store", f"store_{name}", "STORE-06", given, {"records": records})
-    older = _given(header(version=1), dict(row(*record) for record in _FORMAT_1), version=1)
-    records = [list(record) for record in _FORMAT_2]
-    file.accept("open_store", "store_of_format_1", "STORE-13", older, {"records": records})
+    newest = [list(record) for record in _of_format(_FORMAT)]
+    for number in range(1, _FORMAT):
+        older = dict(row(*record) for record in _of_format(number))
+        given = _given(header(version=number), older, version=number)
+        file.accept(
+            "open_store", f"store_of_format_{number}", "STORE-13", given, {"records": newest}
+        )
     _refusals(file, rows)
     return file
 
 
 def _given(
-    head: bytes, rows: Rows, vouched: Rows | None = None, version: int = 2
+    head: bytes, rows: Rows, vouched: Rows | None = None, version: int = _FORMAT
 ) -> dict[str, Any]:
     """Return a store's contents; ``vouched`` are the rows that its manifest is about."""
     return {
@@ -123,7 +138,7 @@ def _refusals(file: VectorFile, rows: Rows) -> None:
         ("header_of_format_1", "STORE-02", good | {"header": header(version=1)}),
         ("header_sealed_as_format_1", "STORE-02", good | {"header": header(sealed=1)}),
         ("format_1_in_name_only", "STORE-02", good | {"format": 1}),
-        ("format_3", "STORE-01", good | {"format": 3, "header": header(version=3)}),
+        ("format_4", "STORE-01", good | {"format": 4, "header": header(version=4)}),
         ("header_of_lower_cost", "STORE-02", good | {"header": header(cost=(64, 1, 1))}),
         ("header_of_highest_cost", "STORE-02", good | {"header": header(cost=(2**31, 2, 1))}),
         ("header_altered", "STORE-02", good | {"header": flipped(header(), -1)}),
