@@ -189,9 +189,7 @@ def _claim(path: Path) -> bool:
         path.touch(mode=0o600, exist_ok=False)
     except FileExistsError:
         if path.stat().st_size == 0:
-            raise StoreError(
-                f"{path} is empty", hint="delete it to start with a new store"
-            ) from None
+            raise _empty(path) from None
         return False
     except OSError as error:
         raise StoreError(f"cannot create {path}: {error.strerror}") from error
@@ -225,6 +223,8 @@ def _create(database: sqlite3.Connection, passphrase: Secret, cost: Argon2Cost) 
 def _check_whole(database: sqlite3.Connection, path: Path) -> int:
     """Return the format; refuse other files, unknown formats, and one that lost its end."""
     if database.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+        if database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            raise _empty(path)  # STORE-08: a creation that was killed leaves that, too
         raise StoreError(f"{path} is not a store of e2ecall")
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if not OLDEST <= version <= FORMAT:
@@ -281,6 +281,10 @@ def _translated(path: Path, error: Exception) -> StoreError:
     if isinstance(error, sqlite3.OperationalError):
         return StoreError(f"cannot open {path}: {error}")
     return _damaged(path)
+
+
+def _empty(path: Path) -> StoreError:
+    return StoreError(f"{path} is empty", hint="delete it to start with a new store")
 
 
 def _damaged(path: Path) -> StoreError:

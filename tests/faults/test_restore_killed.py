@@ -1,9 +1,5 @@
-"""kill -9 in the middle of `restore --replace` (spec/wire.md, Backup): before each change of names.
+"""kill -9 in the middle of `restore --replace` (spec/wire.md, Backup): at each change of names."""
 
-strace kills the process at the N-th call of a kind, for N = 1, 2, ... until it survives.
-"""
-
-import itertools
 import shutil
 import sqlite3
 import subprocess
@@ -17,18 +13,16 @@ from relay.io.sqlite import APPLICATION
 from relay.io.sqlite_backup import restore
 from relay.wire.messages import Bundle, FetchBundle, PublishPrekeys
 from relay.wire.records import PreKeyKind
+from tests.faults.killpoints import NAMES, Victim
 
 pytestmark = [pytest.mark.trio, pytest.mark.system("strace"), pytest.mark.timeout(180)]
 
-CALLS = ("unlink", "unlinkat", "link", "linkat", "rename", "renameat", "renameat2")
-"""One after the other: strace counts the calls of each kind apart. No system has them all."""
-MOST_CALLS = 60
 CHILD = """
 import sys
 from pathlib import Path
 from relay.io.sqlite_backup import restore
 
-print(restore(Path(sys.argv[1]), Path(sys.argv[2]), replace=True))
+restore(Path(sys.argv[1]), Path(sys.argv[2]), replace=True)
 """
 
 MAKE = """
@@ -40,16 +34,10 @@ backup(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def killed(call, number, backup, data):
-    """Run the child to its death at the N-th call, or to its end; tell whether it died."""
-    done = subprocess.run(
-        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace=?{call}",
-         "-e", f"inject=?{call}:signal=SIGKILL:when={number}",
-         sys.executable, "-c", CHILD, backup, data],
-        check=False, capture_output=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode in {0, -9}, done.stderr
-    return done.returncode != 0
+def place(folder, data):
+    """Copy what a relay left to a folder that is not there yet."""
+    shutil.copytree(data, folder, ignore=shutil.ignore_patterns("*.sock"))
+    return folder
 
 
 def served(data):
@@ -82,16 +70,15 @@ async def test_killed_at_each_step(start_relay, tmp_path, speak, username):
         relay.kill()
     assert list(data.glob("*-wal"))
     before, after = (APPLICATION, 1, [2, 3]), (APPLICATION, 1, [])
-    seen, died = [], True
-    for call, number in itertools.product(CALLS, range(1, MOST_CALLS)):
-        if number > 1 and not died:
-            continue
-        place = tmp_path / f"{call}-{number}"
-        shutil.copytree(data, place, ignore=shutil.ignore_patterns("*.sock"))
-        died = killed(call, number, backup, place)
-        seen.append(served(place))
-        assert seen[-1] == before if died else after
-        restore(backup, place, replace=True)
-        assert served(place) == after
-        assert list(place.glob("relay.sqlite.replaced-*"))
+    victim, seen = Victim(CHILD, NAMES, tmp_path / "strace.log"), []
+    victim.live(backup, place(tmp_path / "whole", data))
+    assert served(tmp_path / "whole") == after
+    for number in range(len(victim.points)):
+        folder = place(tmp_path / str(number), data)
+        victim.die(number, backup, folder)
+        seen.append(served(folder))
+        assert seen[-1] in (before, after)
+        restore(backup, folder, replace=True)
+        assert served(folder) == after
+        assert list(folder.glob("relay.sqlite.replaced-*"))
     assert seen.count(before) > 5

@@ -297,9 +297,9 @@ async def test_other_databases(filled, statement, text):
 
 async def test_what_is_no_database(path):
     """STORE-01: an empty file, a text and a folder are refused and left alone."""
-    for content in (b"", b"dear diary" * 100):
+    for content, text in ((b"", "is empty"), (b"dear diary" * 100, "is damaged")):
         path.write_bytes(content)
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError, match=text):
             await Store.open(path, PASSPHRASE)
         assert path.read_bytes() == content
         path.unlink()
