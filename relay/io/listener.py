@@ -79,6 +79,12 @@ class Gate:
             return False
         return True
 
+    def forget(self) -> None:
+        """WIRE-62: drop the sources that may begin as many as any other again."""
+        now = self._clock()
+        self._rates.forget(now)
+        self._of_sites.forget(now)
+
     def leave(self, peer: str) -> None:
         """Count one handshake less: it succeeded, or the connection is gone."""
         source = source_key(peer)

@@ -84,3 +84,7 @@ class MemoryLimiter:
     async def take(self, key: str, now: float) -> None:
         """Count one use."""
         self._limiter.take(key, now)
+
+    def forget(self, now: float) -> None:
+        """Drop what is not needed any more."""
+        self._limiter.forget(now)

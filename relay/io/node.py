@@ -36,6 +36,11 @@ class _OfSources:
         if site is not None:
             await self._sites.take(site, now)
 
+    def forget(self, now: float) -> None:
+        """Drop what is not needed any more."""
+        self._sources.forget(now)
+        self._sites.forget(now)
+
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
@@ -87,6 +92,24 @@ class Quotas:
             Pace(Rate(float(pace), BURST_SECONDS * pace)) if per_address else None,
             limiter("tickets", limits.tickets_per_account_and_hour, HOUR),
         )
+
+    def forget(self, now: float, steady: float) -> None:
+        """WIRE-62: drop who has all of a rate again, by the node's clock and by the steady one."""
+        for limiter in (
+            self.registrations,
+            self.fetches,
+            self.targets,
+            self.boxes,
+            self.sends,
+            self.recipients,
+            self.tokens,
+            self.changes,
+            self.tickets,
+        ):
+            if limiter is not None:
+                limiter.forget(now)
+        if self.pace is not None:
+            self.pace.forget(steady)
 
 
 @dataclass(slots=True)

@@ -121,6 +121,14 @@ class PostgresLimiter:
             while len(self._ahead) > MAX_AHEAD:
                 self._ahead.popitem(last=False)
 
+    def forget(self, now: float) -> None:
+        """Drop what was taken ahead and is not good any more; the rows are swept."""
+        while self._ahead:
+            key, (_, until) = next(iter(self._ahead.items()))
+            if until - AHEAD_SECONDS <= now < until:
+                return
+            del self._ahead[key]
+
     async def _take(self, key: str, now: float) -> int:
         """Count several uses if there is room, else one; return how many."""
         text = labelled("rate", self._name.encode(), key.encode())

@@ -252,6 +252,7 @@ async def sweep_once(node: Node, guard: ClockGuard, steady: float) -> None:
     """Forget what is out of date, if the clock of this node can be relied upon."""
     now = node.clock()
     is_steady = guard.is_steady(now, steady)
+    node.quotas.forget(now, steady)
     await node.mailbox.keep(now, node.readers.boxes())
     # STORAGE-13 MUST: what was forgotten by a wrong clock does not come back with a right one.
     if is_steady and node.can_store:

@@ -114,10 +114,11 @@ class Signalling:
             connection.abort()
 
     async def _keep_alive(self) -> None:
-        """Ping all connections that are due."""
+        """Ping all connections that are due, and forget who came lately."""
         while True:
             await trio.sleep(LOOK_SECONDS)
             now = trio.current_time()
+            self.gate.forget()
             for connection in list(self._connections):
                 connection.keep_alive(now)
 

@@ -198,6 +198,9 @@ class Limiter(Protocol):
             RefusedError: TOO_MANY, with the seconds after which one more is free.
         """
 
+    def forget(self, now: float) -> None:
+        """Drop whatever this process remembers and does not need any more (WIRE-62)."""
+
 
 class Storage(Protocol):
     """A backend that is open."""

@@ -30,6 +30,8 @@ PATIENCE: Final = 10.0
 BACKLOG: Final = 512
 _RETRY: Final = 0.1
 """Seconds until accepting is tried again where the process has no descriptor left."""
+_FORGET: Final = 1.0
+"""Seconds between two looks at who may begin as many connections as any other again."""
 
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _FATAL: Final = frozenset({errno.EBADF, errno.ENOTSOCK, errno.EINVAL})
@@ -100,6 +102,7 @@ async def serve_streams(
                 number = listener_number(transport, index)
                 outlets.add(number, partial(server.send, number))
                 nursery.start_soon(server.accept, nursery, number, listener)
+            nursery.start_soon(server.forget)
             task_status.started()
     finally:
         for listener in listeners:
@@ -147,6 +150,12 @@ class _StreamServer:
                 continue
             connection = self._connection(sock, five_tuple, listener)
             nursery.start_soon(self._serve, five_tuple, connection)
+
+    async def forget(self) -> None:
+        """Forget now and then who came lately."""
+        while True:
+            await trio.sleep(_FORGET)
+            self._sources.forget(self._clock())
 
     def send(self, number: int, client: SocketAddress, data: bytes) -> None:
         """Send a frame to a client of a listener, or drop and count it."""

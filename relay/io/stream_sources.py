@@ -41,6 +41,11 @@ class StreamSources:
             return False
         return True
 
+    def forget(self, now: float) -> None:
+        """WIRE-62: drop the sources that may begin as many as any other again."""
+        for rate in self._rates:
+            rate.forget(now)
+
     def enter(self, five_tuple: FiveTuple) -> None:
         """Count one more."""
         self._counts.update(sources_of(five_tuple))

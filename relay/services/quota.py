@@ -23,38 +23,61 @@ class Rate:
     burst: int
 
 
-class Pace:
-    """When each key may go on: nothing is refused, but what comes too fast has to wait.
+class _Buckets:
+    """What is left of a rate for each key, and since when.
 
-    A bucket as of `Limiter`, kept as the moment at which it is full again (GCRA).
+    Those of which all is left say nothing and are dropped by `forget`.
     """
 
-    __slots__ = ("_full_at", "_max_keys", "_rate")
+    __slots__ = ("_left", "_max_keys", "_rate")
 
     def __init__(self, rate: Rate, *, max_keys: int = MAX_KEYS) -> None:
         self._rate = rate
         self._max_keys = max_keys
-        self._full_at: OrderedDict[str, float] = OrderedDict()
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def forget(self, now: float) -> None:
+        """Drop what is full again, in the order of its last use (WIRE-62)."""
+        while self._left:
+            key, (level, since) = next(iter(self._left.items()))
+            if since > now:
+                # The clock was set back: it counts from here, or it would be kept until then.
+                self._left[key] = (level, now)
+            if self._level(key, now) < self._rate.burst:
+                return
+            del self._left[key]
+
+    def _level(self, key: str, now: float) -> float:
+        level, since = self._left.get(key, (float(self._rate.burst), now))
+        # WIRE-50: a clock that was set back must not keep anybody out until it has caught up.
+        return min(self._rate.burst, level + max(0.0, now - since) * self._rate.per_second)
+
+    def _note(self, key: str, level: float, now: float) -> None:
+        self._left[key] = (level, now)
+        self._left.move_to_end(key)
+        if len(self._left) > self._max_keys:
+            self._left.popitem(last=False)
+
+
+class Pace(_Buckets):
+    """When each key may go on: nothing is refused, but what comes too fast has to wait."""
+
+    __slots__ = ()
 
     def wait(self, key: str, now: float) -> float:
         """Count one use; return the seconds to wait before it."""
-        full_at = max(now, self._full_at.get(key, now)) + 1 / self._rate.per_second
-        self._full_at[key] = full_at
-        self._full_at.move_to_end(key)
-        while len(self._full_at) > self._max_keys:
-            self._full_at.popitem(last=False)
-        return max(0.0, full_at - now - self._rate.burst / self._rate.per_second)
+        level = self._level(key, now) - 1
+        self._note(key, level, now)
+        return max(0.0, -level / self._rate.per_second)
 
 
-class Limiter:
+class Limiter(_Buckets):
     """A token bucket for each key."""
 
-    __slots__ = ("_buckets", "_max_keys", "_rate")
-
-    def __init__(self, rate: Rate, *, max_keys: int = MAX_KEYS) -> None:
-        self._rate = rate
-        self._max_keys = max_keys
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+    __slots__ = ()
 
     def take(self, key: str, now: float) -> None:
         """Count one use.
@@ -62,14 +85,9 @@ class Limiter:
         Raises:
             RefusedError: TOO_MANY, with the seconds after which one more is free.
         """
-        level, since = self._buckets.get(key, (float(self._rate.burst), now))
-        level = min(self._rate.burst, level + max(0.0, now - since) * self._rate.per_second)
+        level = self._level(key, now)
         if level < 1:
-            # WIRE-50: a clock that was set back must not keep anybody out until it has caught up.
-            self._buckets[key] = (level, now)
+            self._note(key, level, now)
             wait = min(86_400, ceil((1 - level) / self._rate.per_second))
             raise RefusedError(ErrorCode.TOO_MANY, "too many requests", retry_after=wait)
-        self._buckets[key] = (level - 1, now)
-        self._buckets.move_to_end(key)
-        while len(self._buckets) > self._max_keys:
-            self._buckets.popitem(last=False)
+        self._note(key, level - 1, now)

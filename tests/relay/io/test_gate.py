@@ -1,7 +1,15 @@
 """Who may begin a handshake, by the addresses that connect (spec/wire.md, Limits)."""
 
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from relay.config import LimitsSection
 from relay.io.listener import Gate, Share
+from relay.io.signalling import Signalling
 from relay.services.source import SITE
+from tests.relay.io.remembered import tables_with
 
 PER_MINUTE = 2
 
@@ -18,6 +26,22 @@ def test_networks_within_a_site():
     assert gate.enter("2001:db8:1::1")
     now = 60.0
     assert gate.enter("2001:db8:0:64::1")
+
+
+@pytest.mark.trio
+async def test_who_came_is_forgotten(autojump_clock, nursery):
+    """WIRE-62: a minute later a relay that runs knows of no address that came to its gate."""
+    node = SimpleNamespace(per_address=True, trusted_proxies=(), limits=LimitsSection())
+    signalling = Signalling(node)
+    signalling.start(nursery, [], certificates=None, origins=())
+    for _ in range(node.limits.handshakes_per_address_and_minute):
+        assert signalling.gate.enter("2001:db8:5eed::1")
+        signalling.gate.leave("2001:db8:5eed::1")
+    await trio.sleep(30)
+    assert tables_with("2001:db8:5eed:")
+    await trio.sleep(60)
+    assert not tables_with("2001:db8:5eed:")
+    nursery.cancel_scope.cancel()
 
 
 def test_addresses_of_ipv4():

@@ -3,12 +3,15 @@
 Each test runs on two nodes: on two that share a database, or twice on the only one.
 """
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import trio
 
+from relay.config import LimitsSection
 from relay.errors import FencedError, RefusedError
+from relay.io.node import HOUR, Quotas
 from relay.io.server import sweep_once
 from relay.services.clock import PATIENCE as CLOCK_PATIENCE
 from relay.services.clock import ClockGuard
@@ -19,12 +22,32 @@ from relay.services.mailbox import (
     DeviceMailbox,
     Stored,
 )
-from relay.services.quota import Rate
+from relay.services.quota import Pace, Rate
+from relay.services.source import source_key
 from relay.services.volume import Volume
 from relay.wire.messages import ErrorCode
+from tests.relay.io.remembered import tables_with
 from tests.relay.io.storing import DEVICE, NOW, Reader, put, reads
 
 pytestmark = pytest.mark.trio
+
+
+def limits(storage):
+    """Return the rates that a relay has by default."""
+    return Quotas.of(LimitsSection(), storage, per_address=True)
+
+
+def node_at(storage, wall, *, quotas, readers=None, can_store=True):
+    """Return what a sweep needs of a node whose clock shows ``wall``."""
+    return SimpleNamespace(
+        mailbox=storage.mailbox,
+        directory=storage.directory,
+        readers=readers or Readers(),
+        clock=lambda: wall,
+        can_store=can_store,
+        volume=Volume(10**9),
+        quotas=quotas,
+    )
 
 
 async def test_low_prekeys_at_another_node(nodes):
@@ -147,6 +170,22 @@ async def test_a_shared_rate(nodes):
     await limiters[1].take("somebody", NOW - 3597)
 
 
+async def test_who_asked_is_forgotten(storage):
+    """WIRE-62: the sweep forgets each name and address that was counted, once its rate is free."""
+    quotas = limits(storage)
+    source, now, steady = source_key("2001:db8:5eed::1"), NOW, 0.0
+    for field in dataclasses.fields(quotas):
+        limiter = getattr(quotas, field.name)
+        if isinstance(limiter, Pace):
+            limiter.wait(source, steady)
+        else:
+            await limiter.take(source, now)
+    assert tables_with("2001:db8:5eed:")
+    node = node_at(storage, now + HOUR, quotas=quotas)
+    await sweep_once(node, ClockGuard(), steady + HOUR)
+    assert not tables_with("2001:db8:5eed:")
+
+
 async def test_a_clock_that_jumps(storage):
     """STORAGE-13: mail that a wrong clock calls expired is still there when the clock is right; an
     hour after a jump, and while the node is told to be in step with the others, it goes.
@@ -154,18 +193,11 @@ async def test_a_clock_that_jumps(storage):
     box = BoxMailbox(bytes(32))
     await storage.mailbox.open_box(box, NOW)
     assert await put(storage, box) is Stored.NEW
-    guard, readers = ClockGuard(), Readers()
+    guard, readers, quotas = ClockGuard(), Readers(), limits(storage)
     end = NOW + MAIL_LIFETIME
 
     async def sweep(wall, steady, *, can_store=True):
-        node = SimpleNamespace(
-            mailbox=storage.mailbox,
-            directory=storage.directory,
-            readers=readers,
-            clock=lambda: wall,
-            can_store=can_store,
-            volume=Volume(10**9),
-        )
+        node = node_at(storage, wall, quotas=quotas, readers=readers, can_store=can_store)
         await sweep_once(node, guard, steady)
 
     reader, claim = Reader(), await storage.presence.claim(box)

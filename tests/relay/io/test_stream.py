@@ -21,8 +21,10 @@ from relay.io.stream_tls import MAX_HANDSHAKE, LayerError, TLSLayer
 from relay.io.tls import Certificates
 from relay.services import tickets
 from relay.turn.counters import Drop
+from relay.turn.five_tuple import Transport, listener_number, sources_of
 from relay.turn.server import TURNServer
 from tests.relay.authority import make_authority
+from tests.relay.io.remembered import tables_with
 from tests.relay.turnclients import (
     SECRET,
     client,
@@ -359,6 +361,18 @@ async def test_connections_in_a_minute(tmp_path):
         one, _ = ticket()
         async with at(server, "tcp6", one) as other:
             assert other.relayed is not None
+
+
+async def test_who_connected_is_forgotten(tmp_path):
+    """WIRE-62: once it may begin as many as any other again, a server knows no address that came
+    (TURN-75).
+    """
+    async with serving(tmp_path, connections_per_address_and_minute=30) as server:
+        (source,) = sources_of((listener_number(Transport.TCP, 0), ("127.0.0.1", 1)))
+        stream = await trio.open_tcp_stream(*server.addresses["tcp4"])
+        await until(lambda: server.counters.connections == 1)
+        await stream.aclose()
+        await until(lambda: not tables_with(source.hex()))
 
 
 async def test_connections_of_one_source(tmp_path):

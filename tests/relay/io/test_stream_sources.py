@@ -2,6 +2,7 @@
 
 from relay.io.stream_sources import StreamSources
 from relay.turn.five_tuple import Transport, listener_number
+from tests.relay.io.remembered import tables_with
 
 TCP = listener_number(Transport.TCP, 0)
 
@@ -34,3 +35,13 @@ def test_connections_of_one_network_in_a_minute():
     own = [sources.is_seldom(client("192.0.2.1"), 3, 0.0) for _ in range(4)]
     assert own == [True, True, True, False]
     assert sources.is_seldom(client("2001:db8:8::1"), 3, 0.0)
+
+
+def test_who_connected_is_forgotten():
+    """WIRE-62: a minute later nothing is left of an address (TURN-75)."""
+    sources, address = StreamSources(), client("2001:db8:5eed::1")
+    assert sources.is_seldom(address, 3, 0.0)
+    sources.forget(19.0)
+    assert tables_with("20010db85eed")
+    sources.forget(20.0)
+    assert not tables_with("20010db85eed")

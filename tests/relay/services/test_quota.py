@@ -45,7 +45,7 @@ def test_memory_is_bounded():
     limiter = Limiter(Rate(1, 1), max_keys=10)
     for number in range(1000):
         limiter.take(str(number), 0.0)
-    assert len(limiter._buckets) == 10
+    assert len(limiter) == 10
     refusal(limiter, "999", 0.0)
 
 
@@ -69,4 +69,40 @@ def test_pace():
     assert pace.wait("a", 200.0) == 0
     pace.wait("c", 200.0)
     assert pace.wait("b", 200.0) == 0
-    assert len(pace._full_at) == 2
+    assert len(pace) == 2
+
+
+@pytest.mark.parametrize("kind", [Limiter, Pace])
+def test_who_has_all_of_a_rate_is_forgotten(kind):
+    """WIRE-62: a key is kept as long as its use counts, and no longer."""
+    buckets = kind(Rate(0.5, 3))
+    use = buckets.take if kind is Limiter else buckets.wait
+    for now in (100.0, 100.0, 100.0, 101.0):
+        use("a" if now == 100 else "b", now)
+    buckets.forget(105.9)
+    assert len(buckets) == 2
+    buckets.forget(106.0)
+    assert len(buckets) == 0
+
+
+def test_what_is_forgotten_frees_nothing():
+    """WIRE-62: forgetting takes no use back: whoever is refused stays refused."""
+    limiter = Limiter(Rate(1, 2))
+    limiter.take("a", 0.0)
+    limiter.take("a", 0.0)
+    limiter.forget(0.5)
+    assert refusal(limiter, "a", 0.5).retry_after == 1
+    limiter.forget(2.4)
+    limiter.take("a", 2.4)
+    limiter.take("a", 2.4)
+    refusal(limiter, "a", 2.4)
+
+
+def test_forgetting_where_the_clock_went_back():
+    """WIRE-62: what was counted by a clock that was ahead is not kept until that time."""
+    limiter = Limiter(Rate(1, 1))
+    limiter.take("a", 1_000_000.0)
+    limiter.take("b", 1_000_000.0)
+    for now in (50.0, 51.0, 52.0):
+        limiter.forget(now)
+    assert len(limiter) == 0

@@ -1,0 +1,14 @@
+"""What a process still remembers of somebody."""
+
+import gc
+
+
+def tables_with(text):
+    """Return all dictionaries in use in this process that have a key with this in it."""
+    gc.collect()
+    return [
+        table
+        for table in gc.get_objects()
+        if isinstance(table, dict)
+        and any(isinstance(key, str) and text in key for key in tuple(table))
+    ]
