@@ -5,9 +5,9 @@ import sys
 import pytest
 
 from tests.faults.media import SECRET
-from tests.faults.soak import WARM_UP, soak
+from tests.faults.soak import CACHE, SLACK, soak
 
-ROUNDS = 4
+WARM_UP, ROUNDS = 3, 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there are no figures of the process")
@@ -21,6 +21,8 @@ async def test_nothing_grows(start_relay):
     samples = []
     grew = await soak(
         relay,
+        warm_up=WARM_UP,
+        slack=SLACK | {"memory": SLACK["memory"] + CACHE},
         goes_on=lambda number: number <= WARM_UP + ROUNDS,
         report=lambda _, now: samples.append(now),
     )
