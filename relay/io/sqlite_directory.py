@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from relay.errors import RefusedError
+from relay.errors import RefusedError, StorageError
 from relay.io.storage import Totals
 from relay.io.writer import Writer
 from relay.services.directory import Account, CodeUse, HandedOut, check_successor, read_list
@@ -92,7 +92,10 @@ class SQLiteDirectory:
 
     async def usage(self) -> Usage:
         """Return how many bytes the file holds, and how many the disk has left."""
-        disk = os.statvfs(self._writer.path)
+        try:
+            disk = os.statvfs(self._writer.path)
+        except OSError as error:
+            raise StorageError(f"the disk cannot be looked at: {error.strerror}") from error
         held = await self._writer.run(_held, pieces=1)
         return Usage(held, disk.f_bavail * disk.f_frsize)
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Self, TypeVar
 import trio
 
 from relay.errors import OperatorError, RelayError, StorageError
+from relay.io.whereabouts import Whereabouts
 
 T = TypeVar("T")
 
@@ -67,11 +68,13 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="relay-sqlite", daemon=True)
         self._token: trio.lowlevel.TrioToken | None = None
         self._db: sqlite3.Connection | None = None
+        self._files = Whereabouts()
         self._wiped = time.monotonic()
 
     async def __aenter__(self) -> Self:
         self._token = trio.lowlevel.current_trio_token()
         self._db = await trio.to_thread.run_sync(_connect, self.path)
+        self._files = Whereabouts(self.path, self.path.with_name(f"{self.path.name}-wal"))
         self._thread.start()
         return self
 
@@ -159,17 +162,17 @@ class Writer:
     def _do(self, batch: list[_Job]) -> None:
         """Run the jobs and commit."""
         assert self._db is not None
-        _commit(self._db, batch)
+        _commit(self._db, self._files, batch)
         self._tell(batch)
 
     def _keep(self, batch: list[_Job]) -> None:
         """Commit what the jobs did in the event loop."""
         assert self._db is not None
         try:
-            self._db.execute("COMMIT")
-        except sqlite3.Error:
+            _keep(self._db, self._files)
+        except (sqlite3.Error, StorageError):
             _roll_back(self._db)
-            _commit_apart(self._db, batch)
+            _commit_apart(self._db, self._files, batch)
         self._tell(batch)
 
     def _tell(self, batch: list[_Job]) -> None:
@@ -208,25 +211,31 @@ def _run_here(db: sqlite3.Connection, batch: list[_Job]) -> bool:
     return True
 
 
-def _commit(db: sqlite3.Connection, batch: list[_Job]) -> None:
+def _keep(db: sqlite3.Connection, files: Whereabouts) -> None:
+    """Commit, if what is kept will be found again."""
+    files.check()
+    db.execute("COMMIT")
+
+
+def _commit(db: sqlite3.Connection, files: Whereabouts, batch: list[_Job]) -> None:
     """Do all jobs in one transaction; where one of them fails, again, so that it fails alone."""
     try:
         _begin(db)
         for job in batch:
             job.result = job.work(db)
-        db.execute("COMMIT")
+        _keep(db, files)
     except Exception:  # noqa: BLE001 - whose it is shows below, and most batches never get there
         _roll_back(db)
-        _commit_apart(db, batch)
+        _commit_apart(db, files, batch)
 
 
-def _commit_apart(db: sqlite3.Connection, batch: list[_Job]) -> None:
+def _commit_apart(db: sqlite3.Connection, files: Whereabouts, batch: list[_Job]) -> None:
     """Do all jobs in one transaction, each of which can be undone without the others."""
     try:
         _begin(db)
         for job in batch:
             _run_one(db, job)
-        db.execute("COMMIT")
+        _keep(db, files)
     except Exception as error:  # noqa: BLE001 - the thread has to outlive whatever went wrong
         _roll_back(db)
         for job in batch:
@@ -279,6 +288,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         # STORAGE-14: FAST would leave whole pages, where envelopes are, and costs no less.
         db.execute("PRAGMA secure_delete=ON")
         db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        db.execute("BEGIN IMMEDIATE")  # which makes the log, if there is none
+        db.execute("COMMIT")
         db.execute("PRAGMA busy_timeout=0")  # as a statement in the event loop must not wait
     except (sqlite3.Error, OSError) as error:
         raise OperatorError(

@@ -69,6 +69,27 @@ async def test_full_disk(start_relay, speak, media, username, tmp_path):
     assert relay.terminate()[0] == 0
 
 
+async def test_a_database_that_was_removed(start_relay, speak, media, username, tmp_path):
+    """F2, STORAGE-16: where somebody removed the database under the relay, mail is refused as
+    retryable, media of a call that runs goes on, and when the file is back nothing is missing.
+    """
+    data = tmp_path / "data"
+    relay = start_relay(*media.arguments, "--data-dir", data)
+    async with speak.registered(relay.url, username) as (client, _):
+        assert await client.request(speak.letter(username, b"before")) == Done()
+        with media(relay) as call:
+            (data / "relay.sqlite").rename(data / "elsewhere")
+            with trio.fail_after(30):
+                refused = await client.request(speak.letter(username, b"never"))
+            assert refused.code is ErrorCode.RETRY
+            await trio.to_thread.run_sync(call.flows)
+            (data / "elsewhere").rename(data / "relay.sqlite")
+            assert await client.request(speak.letter(username, b"after")) == Done()
+            await trio.to_thread.run_sync(call.flows)
+        assert await client.deliveries(2) == [b"before", b"after"]
+    assert relay.terminate()[0] == 0
+
+
 async def test_repeated_acknowledgement(start_relay, speak, username, tmp_path):
     """F2, WIRE-33: what was acknowledged in vain is gone when the acknowledgement is repeated."""
     data = tmp_path / "data"

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from functools import partial
 
 import pytest
 import trio
@@ -151,6 +152,33 @@ async def test_full_disk(tmp_path):
         assert len(await read(storage, box)) == stored
         await writer.run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
         assert await put(storage, box, bytes(30_000)) is Stored.NEW
+
+
+@pytest.mark.parametrize("name", ["relay.sqlite", "relay.sqlite-wal"])
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_was_taken_away(tmp_path, name, replaced):
+    """F2, STORAGE-16: while the database or its log is not in its place, nothing is stored and
+    the disk cannot be looked at; when it is back all goes on.
+    """
+    path, elsewhere = tmp_path / name, tmp_path / "elsewhere"
+    async with open_storage(tmp_path / "relay.sqlite", Readers()) as storage:
+        await storage.mailbox.open_box(BOX, NOW)
+        assert await put(storage, BOX, b"before") is Stored.NEW
+        path.rename(elsewhere)
+        if replaced:
+            path.write_bytes(elsewhere.read_bytes())
+        for attempt in (partial(put, storage, BOX, b"never"), storage.probe):
+            with pytest.raises(StorageError):
+                await attempt()
+        if name == "relay.sqlite" and not replaced:
+            with pytest.raises(StorageError):
+                await storage.directory.usage()
+        elsewhere.replace(path)
+        assert await put(storage, BOX, b"after") is Stored.NEW
+        await storage.probe()
+        await storage.directory.usage()
+    async with open_storage(tmp_path / "relay.sqlite", Readers()) as storage:
+        assert [mail.envelope for mail in await read(storage, BOX)] == [b"before", b"after"]
 
 
 async def test_full_disk_takes_all_or_nothing(tmp_path):
