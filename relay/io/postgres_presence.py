@@ -69,15 +69,29 @@ class PostgresPresence:
 
 def _claim(db: Cursor, node: int, key: bytes) -> tuple[int | None, int]:
     """Return the node that held it before, and the new epoch."""
-    before = db.execute("SELECT node FROM presence WHERE key = %s FOR UPDATE", (key,)).fetchone()
-    # The epoch of an update is drawn under the row's lock, so the last to get it is the highest.
-    after = db.execute(
-        "INSERT INTO presence VALUES (%s, %s, nextval('epochs')) ON CONFLICT (key)"
-        " DO UPDATE SET node = excluded.node, epoch = nextval('epochs') RETURNING epoch",
-        (key, node),
-    ).fetchone()
-    assert after is not None
-    return None if before is None else int(before[0]), int(after[0])
+    while True:
+        # First, as it waits for another first claim that is under way: of two that come at once the
+        # second has to see whom it follows, or nobody would tell that one.
+        claimed = db.execute(
+            "INSERT INTO presence VALUES (%s, %s, nextval('epochs')) ON CONFLICT DO NOTHING"
+            " RETURNING epoch",
+            (key, node),
+        ).fetchone()
+        if claimed is not None:
+            return None, int(claimed[0])
+        before = db.execute(
+            "SELECT node FROM presence WHERE key = %s FOR UPDATE", (key,)
+        ).fetchone()
+        if before is None:
+            continue  # given back just now
+        # The epoch is drawn under the row's lock, so the last to get it is the highest.
+        after = db.execute(
+            "UPDATE presence SET node = %s, epoch = nextval('epochs') WHERE key = %s"
+            " RETURNING epoch",
+            (node, key),
+        ).fetchone()
+        assert after is not None
+        return int(before[0]), int(after[0])
 
 
 def _release(db: Cursor, held: list[tuple[bytes, int]]) -> None:

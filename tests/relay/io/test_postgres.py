@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -11,7 +12,13 @@ import pytest
 import trio
 
 from relay.errors import FencedError, OperatorError, StorageError
-from relay.io import postgres, postgres_bus, postgres_mailbox, postgres_pool
+from relay.io import (
+    postgres,
+    postgres_bus,
+    postgres_mailbox,
+    postgres_pool,
+    postgres_presence,
+)
 from relay.services.delivery import Readers
 from relay.services.mailbox import MAIL_LIFETIME, BoxMailbox, Stored
 from relay.services.quota import Rate
@@ -222,6 +229,30 @@ async def test_lost_displacement(pair, monkeypatch):
     await reads(pair[1], BOX)
     await pair[0].storage.bus._scan()
     await reader.hears("lost", BOX)
+
+
+async def test_two_first_claims(pair, dsn):
+    """WIRE-07, STORAGE-04: of two connections that claim at once what nobody read before, the
+    second knows whom it follows, so that the first is told.
+    """
+    north, south = (node.storage.bus.node for node in pair)
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+
+    def claim_both():
+        with psycopg.connect(dsn) as first, ThreadPoolExecutor(1) as thread:
+            claimed = postgres_presence._claim(first.cursor(), north, BOX.key)
+            following = thread.submit(
+                postgres.at_once, dsn, lambda db: postgres_presence._claim(db, south, BOX.key)
+            )
+            while not query(dsn, waiting):
+                time.sleep(0.01)
+            first.commit()
+            return claimed, following.result(60)
+
+    with trio.fail_after(60):
+        first, second = await trio.to_thread.run_sync(claim_both)
+    assert (first[0], second[0]) == (None, north)
+    assert first[1] < second[1]
 
 
 class _Deaf(dict):
