@@ -221,38 +221,34 @@ async def test_readiness_follows_the_database(start_relay, tmp_path, require_pro
 
 
 @POSTGRES
-async def test_a_database_that_hangs(start_relay, tmp_path, require_program):
+async def test_a_database_that_hangs(start_relay, tmp_path, cluster, dsn):
     """F2, STORAGE-08, STORAGE-09: where the database stands still, requests are told to come again
     and the node is not ready; it recovers, and what was sent comes once.
     """
-    cluster = Cluster(require_program)
-    try:
-        config = node_config(tmp_path / "north", "north", cluster.database())
-        relay = start_relay("--config", config, dev=False)
-        async with wire(relay.url) as owner, wire(relay.url) as sender:
-            identity = await register(owner)
-            assert await sender.request(letter("somebody", b"before")) == Done()
-            assert await owner.deliveries(1) == [b"before"]
-            message = letter("somebody", b"after")
-            cluster.pause()
-            try:
-                with trio.fail_after(60):
-                    assert (await sender.request(message)).code is ErrorCode.RETRY
-                    while await status(relay) != 503:  # noqa: ASYNC110 - another process
-                        await trio.sleep(0.05)
-            finally:
-                cluster.resume()
+    relay = start_relay("--config", node_config(tmp_path / "north", "north", dsn), dev=False)
+    async with wire(relay.url) as owner, wire(relay.url) as sender:
+        identity = await register(owner)
+        assert await sender.request(letter("somebody", b"before")) == Done()
+        assert await owner.deliveries(1) == [b"before"]
+        message = letter("somebody", b"after")
+        cluster.pause()
+        try:
             with trio.fail_after(60):
-                while await status(relay) != 200:  # noqa: ASYNC110 - another process
+                assert (await sender.request(message)).code is ErrorCode.RETRY
+                while await status(relay) != 503:  # noqa: ASYNC110 - another process
                     await trio.sleep(0.05)
-                while await sender.request(message) != Done():  # noqa: ASYNC110 - another process
-                    await trio.sleep(0.05)
+        finally:
+            cluster.resume()
+        with trio.fail_after(60):
+            while await status(relay) != 200:  # noqa: ASYNC110 - another process
+                await trio.sleep(0.05)
+            while await sender.request(message) != Done():  # noqa: ASYNC110 - another process
+                await trio.sleep(0.05)
+    with trio.fail_after(60):
         async with wire(relay.url) as owner:
             assert await owner.request(identity.login(owner.hello)) == Done()
             assert await owner.request(letter("somebody", b"the end")) == Done()
             assert await owner.deliveries(2) == [b"after", b"the end"]
-    finally:
-        cluster.close()
 
 
 async def test_f1_killed_under_load(server, tmp_path):
