@@ -20,7 +20,8 @@ def report(
     """Report somebody to whoever deals with abuse at their relay. They are not told.
 
     The report is encrypted. It shows your address, theirs with the digits of their identity, and
-    what you write here: nothing else.
+    what you write here: nothing else. They can answer you only if strangers can, or once you wrote
+    to them.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ from e2ecall.client.report import report_text
 from e2ecall.errors import LocalProtocolError
 from e2ecall.protocol.invitation import InvitationLink
 from e2ecall.protocol.messages import PayloadKind, encode_text
+from relay.wire.names import Address
 
 MAX_INVITATION_DAYS: Final = 30
 
@@ -151,23 +152,14 @@ class PeopleClient(AccountClient):
                 nothing will be until the user decides (`verify`, `accept_identity`).
             ConnectionFailedError: their relay cannot be reached.
         """
-        address = self._parse(to)
-        self._services.sessions.check_identity(address)
-        async with self._services.anonymous_line(address) as line:
-            sealed = await self._services.sessions.seal(
-                address,
-                PayloadKind.TEXT,
-                encode_text(text),
-                fetch=line.fetch_bundle,
-                give_token=True,
-            )
-            await line.deliver(sealed, None)
+        await self._send_text(self._parse(to), text, give_token=True)
 
     async def report(self, peer: str, *, messages: Sequence[str] = (), note: str = "") -> str:
         """Report somebody to the abuse contact of their relay; return whose address that is.
 
         It learns this account's address, the person's address and identity, and of what was said
-        exactly ``messages`` and ``note``.
+        exactly ``messages`` and ``note``. It is no contact by that: it can answer if strangers can
+        write to this account, or once it was written to.
 
         Raises:
             LocalProtocolError: their relay has no abuse contact, or it is one of the two.
@@ -185,9 +177,10 @@ class PeopleClient(AccountClient):
                 f"nobody at {address.relay} takes reports about {address}",
                 hint="block them, or ask the operator",
             )
-        to = str(self._parse(f"{contact}@{address.relay}"))
-        await self.message(to, text)
-        return to
+        to = self._parse(f"{contact}@{address.relay}")
+        # REACH-11 MUST: who reports somebody has not asked to be written to, or called.
+        await self._send_text(to, text, give_token=False)
+        return str(to)
 
     async def forget(self, peer: str) -> None:
         """Drop a contact with everything known of it, as if never met. A call with them ends first.
@@ -205,3 +198,15 @@ class PeopleClient(AccountClient):
             await self._people.forget(address)
         finally:
             self._calls.end_with(address)  # one that came meanwhile
+
+    async def _send_text(self, address: Address, text: str, *, give_token: bool) -> None:
+        self._services.sessions.check_identity(address)
+        async with self._services.anonymous_line(address) as line:
+            sealed = await self._services.sessions.seal(
+                address,
+                PayloadKind.TEXT,
+                encode_text(text),
+                fetch=line.fetch_bundle,
+                give_token=give_token,
+            )
+            await line.deliver(sealed, None)

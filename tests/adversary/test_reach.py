@@ -166,6 +166,26 @@ async def test_report(tmp_path, start_relay):
             await abuse.report(bob.address)
 
 
+async def test_report_lets_nobody_in(tmp_path, start_relay):
+    """REACH-01, REACH-11, P8: who takes a report can write to the user no more than any stranger,
+    until the user writes to them.
+    """
+    relay = start_relay(environment={"RELAY__RELAY__ABUSE_CONTACT": "abuse"})
+    async with (
+        two_people(tmp_path, relay) as (alice, bob),
+        e2ecall.Client.open(tmp_path / "abuse.db", passphrase="x", relay=relay.url) as abuse,
+    ):
+        await abuse.register("abuse")
+        await alice.set_policy(Policy.CONTACTS)
+        await alice.report(bob.address)
+        await texts(abuse, 1)
+        await abuse.message(alice.address, "call us")
+        await alice.message(abuse.address, "what is it?")
+        await texts(abuse, 2)
+        await abuse.message(alice.address, "thank you")
+        assert [message.text for message in await texts(alice, 1)] == ["thank you"]
+
+
 async def test_nobody_takes_reports(tmp_path, relay):
     """REACH-11: where no abuse contact is named the user is told so, and nothing is sent."""
     async with two_people(tmp_path, relay) as (alice, bob):
