@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.bench.orders import GeneratorError
+from tests.bench.orders import GeneratorError, commanded
 from tests.bench.signalling.asking import BATCH
 from tests.bench.signalling.generator import generator
 from tests.bench.signalling.servers import relay
@@ -46,3 +46,12 @@ def test_requests(load):
     assert load.ask("calls", count=4, at_once=2).count == 4
     with pytest.raises(GeneratorError, match="one-time keys"):
         load.ask("fetch", accounts=2, count=1, at_once=1)
+
+
+def test_core():
+    """What starts beside a generator is not bound to the generator's core."""
+    cores = os.sched_getaffinity(0)
+    if len(cores) == 1:
+        pytest.skip("there is one core for all")
+    with commanded("tests.bench.orders", core=min(cores)):
+        assert os.sched_getaffinity(0) == cores

@@ -48,15 +48,14 @@ class Commanded:
 @contextlib.contextmanager
 def commanded(module: str, *arguments: str, core: int) -> Iterator[Commanded]:
     """Run a module as a process of its own, pinned to a core, for the length of the block."""
-    with (
-        on_core(core),
-        subprocess.Popen(
+    with on_core(core):  # no longer: what is started in the block has a core of its own
+        process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-        ) as process,
-    ):
+        )
+    with process:
         try:
             yield Commanded(process)
         finally:
