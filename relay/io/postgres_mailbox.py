@@ -199,10 +199,11 @@ class _Shelf:
             return None, knows
         if found[0] is not None:
             return _place(*found), knows
+        # STORAGE-17 MUST: without a time.
         self._db.execute(
             "INSERT INTO mailboxes (key, is_box, envelopes, bytes, touched)"
-            " VALUES (%s, false, 0, 0, %s) ON CONFLICT DO NOTHING",
-            (mailbox.key, int(now)),
+            " VALUES (%s, false, 0, 0, 0) ON CONFLICT DO NOTHING",
+            (mailbox.key,),
         )
         return self._lock(mailbox), knows
 
@@ -211,7 +212,8 @@ class _Shelf:
         rows = self._db.execute(
             f"""WITH new AS ({_insertion(len(letters))}), counted AS (
                 UPDATE mailboxes SET envelopes = envelopes + (SELECT count(*) FROM new),
-                    bytes = bytes + (SELECT sum(size) FROM new), touched = %(now)s
+                    bytes = bytes + (SELECT sum(size) FROM new),
+                    touched = CASE WHEN is_box THEN %(now)s ELSE 0 END
                 WHERE id = %(mailbox)s AND EXISTS (SELECT 1 FROM new)
             )
             SELECT message_id, row FROM new""",  # noqa: S608 - made above

@@ -105,6 +105,8 @@ MIGRATIONS: Final = (
         )""",
     ),
     ("CREATE INDEX mail_set_aside ON mail (mailbox) WHERE tries >= 5 AND envelope IS NOT NULL",),
+    # Releases before noted when something came for a device (STORAGE-17).
+    ("UPDATE mailboxes SET touched = 0 WHERE NOT is_box",),
 )
 
 FORMAT: Final = len(MIGRATIONS)

@@ -101,6 +101,8 @@ MIGRATIONS: Final = (
         ) STRICT, WITHOUT ROWID""",
     ),
     ("CREATE INDEX mail_set_aside ON mail (mailbox) WHERE tries >= 5 AND envelope IS NOT NULL",),
+    # Releases before noted when something came for a device (STORAGE-17).
+    ("UPDATE mailboxes SET touched = 0 WHERE is_box = 0",),
 )
 """The steps from each format to the next; the first makes the tables of an empty database."""
 FORMAT: Final = len(MIGRATIONS)

@@ -207,9 +207,8 @@ class _Shelf:
             return None, is_known
         if found[0] is not None:
             return _place(*found), is_known
-        self._db.execute(
-            "INSERT INTO mailboxes VALUES (NULL, ?, 0, 0, 0, ?)", (mailbox.key, int(now))
-        )
+        # STORAGE-17 MUST: without a time.
+        self._db.execute("INSERT INTO mailboxes VALUES (NULL, ?, 0, 0, 0, 0)", (mailbox.key,))
         return self._find(mailbox), is_known
 
     def store(self, place: Place, letters: Sequence[Letter], now: float) -> list[int | None]:
@@ -218,8 +217,8 @@ class _Shelf:
         new = Load.of([letter for letter, row in zip(letters, rows, strict=True) if row])
         if new.envelopes:
             self._db.execute(
-                "UPDATE mailboxes SET envelopes = envelopes + ?, bytes = bytes + ?, touched = ?"
-                " WHERE id = ?",
+                "UPDATE mailboxes SET envelopes = envelopes + ?, bytes = bytes + ?,"
+                " touched = CASE WHEN is_box = 1 THEN ? ELSE 0 END WHERE id = ?",
                 (*new, int(now), place.number),
             )
         return rows

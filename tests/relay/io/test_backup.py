@@ -197,6 +197,21 @@ async def test_migrate(start_relay, tmp_path):
     relay.terminate()
 
 
+async def test_times_of_older_releases_go(tmp_path):
+    """STORAGE-17: `migrate` drops when something came for a device, and leaves boxes alone."""
+    path = tmp_path / "relay.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        for statement in (step for steps in sqlite.MIGRATIONS[:5] for step in steps):
+            db.execute(statement)
+        db.execute("INSERT INTO mailboxes VALUES (1, x'01', 0, 0, 0, 7), (2, x'02', 1, 0, 0, 7)")
+        db.execute("PRAGMA user_version = 5")
+        db.commit()
+    assert sqlite.migrate(path) == (5, sqlite.FORMAT)
+    with closing(sqlite3.connect(path)) as db:
+        kept = db.execute("SELECT is_box, touched FROM mailboxes WHERE id <> 0").fetchall()
+    assert kept == [(0, 0), (1, 7)]
+
+
 @POSTGRES
 async def test_f5_postgres_goes_back_in_time(start_relay, tmp_path, require_program):
     """F5, STORAGE-12: a database that was restored discards all one-time prekeys by itself."""

@@ -18,9 +18,10 @@ from relay.io import (
     postgres_mailbox,
     postgres_pool,
     postgres_presence,
+    postgres_schema,
 )
 from relay.services.delivery import Readers
-from relay.services.mailbox import MAIL_LIFETIME, BoxMailbox, Stored
+from relay.services.mailbox import MAIL_LIFETIME, TOMBSTONE_LIFETIME, BoxMailbox, Stored
 from relay.services.quota import Rate
 from relay.services.signatures import RelayKey
 from relay.wire.messages import PrekeyCounts
@@ -28,7 +29,7 @@ from relay.wire.records import PreKeyKind
 from tests.relay.cluster import Cluster
 from tests.relay.conftest import POSTGRES
 from tests.relay.io.conftest import StorageNode
-from tests.relay.io.storing import NOW, account, put, read, reads
+from tests.relay.io.storing import DEVICE, NOW, account, put, read, reads
 
 pytestmark = [pytest.mark.trio, POSTGRES]
 
@@ -344,6 +345,42 @@ async def test_much_expired_mail_goes_in_steps(pair, dsn, monkeypatch):
     await storage.mailbox.sweep(end)
     (counted,) = query(dsn, "SELECT envelopes, bytes FROM mailboxes WHERE is_box")
     assert counted == (0, 0)
+
+
+async def test_no_time_is_kept_of_what_was_acknowledged(pair, dsn, speak):
+    """STORAGE-17: when something came for a device is in no row once it was acknowledged and its
+    message id forgotten.
+    """
+    storage = pair[0].storage
+    await storage.directory.create(account(speak)[1])
+    for _ in range(2):
+        assert await put(storage, DEVICE, b"first", NOW + 1234) is Stored.NEW
+        (mail,) = await read(storage, DEVICE)
+        await storage.mailbox.remove([(DEVICE, mail.row)], NOW)
+    await storage.mailbox.sweep(NOW + TOMBSTONE_LIFETIME)
+    assert query(dsn, "SELECT row FROM mail") == []
+    kept = query(dsn, "SELECT key, envelopes, touched FROM mailboxes WHERE id <> 0")
+    assert kept == [(DEVICE.key, 0, 0)]
+
+
+async def test_times_of_older_releases_go(dsn, monkeypatch):
+    """STORAGE-17: `migrate` drops when something came for a device, and leaves boxes alone."""
+    steps = postgres_schema.MIGRATIONS
+    with monkeypatch.context() as older:
+        older.setattr(postgres_schema, "MIGRATIONS", steps[:4])
+        older.setattr(postgres_schema, "FORMAT", 4)
+        assert postgres.migrate(dsn) == (0, 4)
+    for mailbox in (DEVICE, BOX):
+        query(
+            dsn,
+            "INSERT INTO mailboxes (key, is_box, envelopes, bytes, touched)"
+            " VALUES (%s, %s, 0, 0, 7)",
+            mailbox.key,
+            mailbox is BOX,
+        )
+    assert postgres.migrate(dsn) == (4, postgres_schema.FORMAT)
+    kept = query(dsn, "SELECT is_box, touched FROM mailboxes WHERE id <> 0 ORDER BY is_box")
+    assert kept == [(False, 0), (True, 7)]
 
 
 async def test_a_node_with_a_wrong_clock(dsn):

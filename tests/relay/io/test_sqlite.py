@@ -15,7 +15,7 @@ from relay.io.sqlite_mailbox import SQLiteMailbox
 from relay.io.tails import Tails
 from relay.io.writer import Writer
 from relay.services.delivery import Readers
-from relay.services.mailbox import BoxMailbox, Letter, Stored
+from relay.services.mailbox import TOMBSTONE_LIFETIME, BoxMailbox, Letter, Stored
 from relay.wire.messages import ErrorCode
 from tests.relay.io.storing import DEVICE, NOW, account, put, read
 
@@ -152,6 +152,22 @@ async def test_full_disk(tmp_path):
         assert len(await read(storage, box)) == stored
         await writer.run(lambda db: db.execute("PRAGMA max_page_count = 100000"))
         assert await put(storage, box, bytes(30_000)) is Stored.NEW
+
+
+async def test_no_time_is_kept_of_what_was_acknowledged(storage, speak, tmp_path):
+    """STORAGE-17: when something came for a device is in no row once it was acknowledged and its
+    message id forgotten.
+    """
+    _, somebody = account(speak)
+    await storage.directory.create(somebody)
+    for _ in range(2):
+        assert await put(storage, DEVICE, b"first", NOW + 1234) is Stored.NEW
+        (mail,) = await read(storage, DEVICE)
+        await storage.mailbox.remove([(DEVICE, mail.row)], NOW)
+    await storage.mailbox.sweep(NOW + TOMBSTONE_LIFETIME)
+    assert await rows(tmp_path / "relay.sqlite", "SELECT row FROM mail") == []
+    kept = "SELECT key, envelopes, touched FROM mailboxes WHERE id <> 0"
+    assert await rows(tmp_path / "relay.sqlite", kept) == [(DEVICE.key, 0, 0)]
 
 
 @pytest.mark.parametrize("name", ["relay.sqlite", "relay.sqlite-wal"])
