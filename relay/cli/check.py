@@ -6,6 +6,7 @@ from pathlib import Path
 
 from relay import diagnosis
 from relay.config import load
+from relay.errors import OperatorError
 from relay.io.backends import postgres
 from relay.io.tls import Certificates
 
@@ -22,7 +23,12 @@ def check(*, config: Path = Path("relay.toml")) -> None:
         checked = load(config, os.environ)
         diagnosis.check(checked)
     if checked.tls.certificate:
-        Certificates(checked.tls.certificate, checked.tls.key)
+        trouble = Certificates(checked.tls.certificate, checked.tls.key).current.trouble
+        if trouble:
+            raise OperatorError(
+                f"{trouble}: clients refuse it",
+                hint="put a new chain and key in the place of the old; a relay that runs: reload",
+            )
     if checked.storage.backend == "postgres":
         postgres().check(checked.storage.dsn)
     sys.stdout.write(f"{config}: ok, the relay is {checked.relay.name}\n")

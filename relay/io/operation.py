@@ -84,7 +84,7 @@ class Operation:
         self.node: Final = node
         self.orders: Final = orders
         self._signalling = signalling
-        self._config = config
+        self._started = self._config = config
         self._storage = storage
         self._certificates = certificates
         self._reread = reread
@@ -183,8 +183,8 @@ class Operation:
     def reload(self) -> list[str]:
         """Read the configuration and the certificates anew.
 
-        Certificates, limits, registration and the log's form take effect at once. Returns the other
-        sections that changed, which wait for a restart.
+        Certificates, limits, registration and the log's form take effect at once. Returns the keys
+        that differ from those with which the relay started, and wait for a restart.
 
         Raises:
             OperatorError: the new configuration cannot be used; the old one stays in force.
@@ -192,6 +192,7 @@ class Operation:
         new, old = self._reread(), self._config
         if self._certificates is not None and new.tls.certificate:
             self._certificates.reload(new.tls.certificate, new.tls.key)
+            tell_trouble(self._certificates)
         node = self.node
         node.registration = new.relay.registration
         node.abuse_contact = new.relay.abuse_contact
@@ -202,7 +203,7 @@ class Operation:
             node.quotas = Quotas.of(new.limits, self._storage, per_address=node.per_address)
         logs.configure(new.operation)
         self._config = new
-        waiting = _changed(old, new)
+        waiting = _changed(self._started, new)
         log.info("configuration reloaded", needs_restart=waiting)
         return waiting
 
@@ -212,6 +213,12 @@ class Operation:
             self.reload()
         except OperatorError as error:
             log.error("reload failed, nothing was changed", reason=str(error))  # noqa: TRY400
+
+
+def tell_trouble(certificates: Certificates) -> None:
+    """Log that clients refuse the certificate, if they do: it is served all the same."""
+    if certificates.current.trouble:
+        log.warning("clients refuse the certificate", reason=certificates.current.trouble)
 
 
 def _is_name(username: object) -> TypeGuard[str]:

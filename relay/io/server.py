@@ -27,7 +27,7 @@ from relay.io.backends import open_backend
 from relay.io.capture import Capture
 from relay.io.drain import drain
 from relay.io.node import Node, Quotas
-from relay.io.operation import Operation, Orders
+from relay.io.operation import Operation, Orders, tell_trouble
 from relay.io.signalling import PATH, Signalling, open_listener
 from relay.io.state import admin_socket, data_directory, relay_key
 from relay.io.storage import Storage
@@ -140,6 +140,8 @@ async def run(
             nursery.start_soon(_watch, node, storage)
             node.is_ready = True
             announce(ready)
+            if certificates is not None:
+                tell_trouble(certificates)
             log.info("serving")
             await orders.drain.wait()
             await drain(node, signalling, orders, config.operation.drain_seconds)
@@ -274,5 +276,8 @@ async def _watch(node: Node, storage: Storage) -> None:
                 log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
             node.can_store = False
         else:
+            if not node.can_store:
+                # As loud as its failure: with the level "warning" the end is to be seen, too.
+                log.warning("storage works again")
             node.can_store = True
         await trio.sleep(PROBE_SECONDS)

@@ -7,9 +7,13 @@ with which it began. It looks at no file by itself: `Certificates.reload` is ask
 import contextlib
 import ssl
 from dataclasses import dataclass
+from typing import Final
 
 from relay.errors import OperatorError
 from relay.wire.records import endpoint_hash
+
+DATES: Final = {9: "is not valid yet", 10: "has expired"}
+"""OpenSSL's codes of what is wrong with a certificate's dates (X509_V_ERR_...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,8 @@ class Served:
     context: ssl.SSLContext
     endpoint: bytes
     """`endpoint_hash` of the certificate: what a client sees as the end of its TLS channel."""
+    trouble: str
+    """Why clients refuse it by its dates, as of when it was loaded; empty if they do not."""
 
 
 class Certificates:
@@ -49,13 +55,14 @@ def _load(certificate: str, key: str) -> Served:
     context.num_tickets = 0
     try:
         context.load_cert_chain(certificate, key)
-        endpoint = endpoint_hash(_shown(context))
+        shown = _shown(context)
+        trouble = _trouble(context, shown)
     except (OSError, ssl.SSLError) as error:
         raise OperatorError(
             f"cannot use tls.certificate {certificate} with tls.key {key}: {error}",
             hint="two PEM files: the certificate with its chain, and its private key",
         ) from error
-    return Served(context, endpoint)
+    return Served(context, endpoint_hash(shown), trouble and f"{certificate} {trouble}")
 
 
 def _shown(context: ssl.SSLContext) -> bytes:
@@ -66,11 +73,30 @@ def _shown(context: ssl.SSLContext) -> bytes:
     """
     asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     asking.check_hostname, asking.verify_mode = False, ssl.CERT_NONE
+    certificate = _met(context, asking).getpeercert(binary_form=True)
+    assert certificate is not None
+    return certificate
+
+
+def _trouble(context: ssl.SSLContext, shown: bytes) -> str:
+    """Return what a client says of the certificate's dates that trusts it in all else."""
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    asking.check_hostname = False
+    asking.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    asking.load_verify_locations(cadata=shown)
+    try:
+        _met(context, asking)
+    except ssl.SSLCertVerificationError as error:
+        # That it is for another purpose, say, is for those who made it to know.
+        return DATES.get(error.verify_code, "")
+    return ""
+
+
+def _met(context: ssl.SSLContext, asking: ssl.SSLContext) -> ssl.SSLObject:
+    """Return the client's end of a handshake in memory."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     client, server = asking.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)
     for end in (client, server, client):
         with contextlib.suppress(ssl.SSLWantReadError):
             end.do_handshake()
-    certificate = client.getpeercert(binary_form=True)
-    assert certificate is not None
-    return certificate
+    return client

@@ -98,10 +98,26 @@ async def test_bad_settings(operated, speak, tmp_path):
     assert relay.terminate()[0] == 0
 
 
+async def test_expired_certificate(operated, tmp_path):
+    """A certificate that clients refuse by its dates is served, and the log says so."""
+    relay, _, write = operated
+    write("second")
+    make_authority(tmp_path / "second", begins=-2, ends=-1)
+    await reloaded(relay)
+    assert "second/certificate.pem has expired" in relay.log.read_text()
+    assert relay.terminate()[0] == 0
+
+
 async def test_what_waits_for_a_restart(operated):
-    """What a reload cannot change is named."""
+    """What a reload cannot change is named, until it is again what the relay started with."""
     relay, _, write = operated
     write(more="[operation]\ndrain_seconds = 5")
     await reloaded(relay)
     assert '"needs_restart": ["operation.drain_seconds"]' in relay.log.read_text()
+    write(registration="invite", more="[operation]\ndrain_seconds = 5")
+    await reloaded(relay)
+    assert relay.log.read_text().count("operation.drain_seconds") == 2
+    write()
+    await reloaded(relay)
+    assert relay.log.read_text().count("operation.drain_seconds") == 2
     assert relay.terminate()[0] == 0

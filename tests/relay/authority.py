@@ -11,8 +11,11 @@ from cryptography.x509.oid import NameOID
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay test")])
 
 
-def make_authority(folder):
-    """Write a self-made certificate for 127.0.0.1 and ::1, and its key; return both paths."""
+def make_authority(folder, *, begins=-1, ends=24):
+    """Write a self-made certificate for 127.0.0.1 and ::1, and its key; return both paths.
+
+    It is valid between two numbers of hours from now.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     now = dt.datetime.now(dt.UTC)
     names = [x509.IPAddress(ipaddress.ip_address(host)) for host in ("127.0.0.1", "::1")]
@@ -22,8 +25,8 @@ def make_authority(folder):
         .issuer_name(NAME)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now + dt.timedelta(hours=begins))
+        .not_valid_after(now + dt.timedelta(hours=ends))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())

@@ -162,6 +162,7 @@ async def test_locked_database(start_relay, tmp_path, speak, username):
         other.execute("ROLLBACK")
         other.close()
         await becomes(relay, 200)
+        assert "storage works again" in relay.log.read_text()
         assert await client.request(letter) == Done()
         assert await client.deliveries(1) == [b"later"]
     relay.terminate()
