@@ -10,7 +10,7 @@ import secrets
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -156,8 +156,7 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Config:
     plain: dict[str, Any] = {} if path is None else _read_toml(path)
     base = Path.cwd() if path is None else path.resolve().parent
     _overlay(plain, environment)
-    _resolve_files(plain, base)
-    problems = [*_wrong_keys(plain)]
+    problems = [*_resolve_files(plain, base), *_wrong_keys(plain)]
     if problems:
         raise ConfigurationError(problems)
     return _with_absolute_paths(msgspec.convert(plain, Config), base)
@@ -217,7 +216,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise OperatorError(
-            f"cannot read {path}: {error.strerror}", hint="`e2ecall-relay init` writes one"
+            f"cannot read {path}: {error.strerror}",
+            hint="`e2ecall-relay init` writes one"
+            if isinstance(error, FileNotFoundError)
+            else "the user that gives this command has to be able to read it",
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OperatorError(f"{path} is not TOML: {error}") from error
@@ -252,20 +254,27 @@ def _value(name: str, text: str, kind: Any) -> Any:
         raise OperatorError(f"{name} in the environment is not valid: {error}") from error
 
 
-def _resolve_files(plain: dict[str, Any], base: Path) -> None:
+def _resolve_files(plain: dict[str, Any], base: Path) -> Iterator[Problem]:
     """Replace ``turn.secret_file`` and the like by the content of the file that they name."""
     for section, key in SECRETS:
         table = plain.get(section)
         name = f"{section}.{key}"
         if not isinstance(table, dict) or f"{key}{FILE_SUFFIX}" not in table:
             continue
-        if key in table:
-            raise OperatorError(f"{name} and {name}{FILE_SUFFIX} exclude each other")
         path = base / str(table.pop(f"{key}{FILE_SUFFIX}"))
+        if key in table:
+            yield Problem(name, f"and {name}{FILE_SUFFIX} exclude each other", "keep one of them")
+            continue
         try:
             table[key] = path.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise OperatorError(f"cannot read {name}{FILE_SUFFIX} {path}: {error}") from error
+        except OSError as error:
+            yield Problem(
+                f"{name}{FILE_SUFFIX}",
+                f"cannot be read: {path}: {error.strerror}",
+                "the user that runs the relay has to be able to read it",
+            )
+        except UnicodeDecodeError:
+            yield Problem(f"{name}{FILE_SUFFIX}", f"is no text: {path}")
 
 
 def _with_absolute_paths(config: Config, base: Path) -> Config:
@@ -306,7 +315,15 @@ def _wrong_keys(plain: Mapping[str, Any]) -> Iterator[Problem]:
             try:
                 msgspec.convert(value, kinds[key])
             except msgspec.ValidationError as error:
-                yield Problem(f"{section}.{key}", f"has no valid value: {error}")
+                yield Problem(
+                    f"{section}.{key}", f"has no valid value: {error}", _choices(kinds[key])
+                )
+
+
+def _choices(kind: Any) -> str | None:
+    """Say which words a key may have, if they are a few."""
+    words = get_args(kind) if get_origin(kind) is Literal else ()
+    return f"one of {', '.join(word for word in words if word)}" if words else None
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from relay.config import ENVIRONMENT_PREFIX, Config, addresses, host_port
@@ -18,6 +19,11 @@ from relay.errors import ConfigurationError, OperatorError, Problem
 from relay.services.tickets import MIN_SECRET_BYTES
 from relay.wire.names import RELAY_NAME
 from relay.wire.turn_servers import hosts_of
+
+TURN_URL: Final = re.compile(
+    r"turns?:(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:[0-9]{1,5})?(\?transport=(udp|tcp))?", re.ASCII
+)
+"""RFC 7065 section 3.1, with the transports that there are."""
 
 
 @contextmanager
@@ -51,6 +57,7 @@ def check(config: Config) -> None:
         *_of_secret(config),
         *_of_storage(config),
         *_of_turn_servers(config),
+        *_of_turn_urls(config),
     ]
     if problems:
         raise ConfigurationError(problems)
@@ -115,7 +122,9 @@ def _of_data_dir(config: Config) -> Iterator[Problem]:
         yield Problem(
             "relay.data_dir",
             f"cannot be written: {existing}",
-            "make the folder belong to the user that runs the relay",
+            f"make {folder}, for the user that runs the relay"
+            if existing != folder
+            else "make the folder belong to the user that runs the relay",
         )
 
 
@@ -248,6 +257,17 @@ def _of_storage(config: Config) -> Iterator[Problem]:
                 yield Problem(
                     f"storage.{key}", "means nothing to SQLite", 'set storage.backend = "postgres"'
                 )
+
+
+def _of_turn_urls(config: Config) -> Iterator[Problem]:
+    for url in config.turn.urls:
+        if not TURN_URL.fullmatch(url):
+            yield Problem(
+                "turn.urls",
+                f"has no URL of a TURN server: {url!r}",
+                'as in "turn:relay.example:3478?transport=udp" or '
+                '"turns:relay.example:5349?transport=tcp"',
+            )
 
 
 def _of_turn_servers(config: Config) -> Iterator[Problem]:

@@ -4,10 +4,19 @@
 asked. Bytes that are no message at all are `relay.wire.errors.WireError`.
 """
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from relay.wire.messages import ErrorCode
+
+_OF_ADDRESSES: Final = {
+    errno.EADDRINUSE: "another program has this port: `ss -lntup` as root says which",
+    errno.EACCES: "a port below 1024 needs root or, as the systemd unit has it, the capability "
+    "CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine has no such address: `ip address` lists those it has",
+}
 
 
 class RelayError(Exception):
@@ -42,6 +51,13 @@ class ConfigurationError(OperatorError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(map(str, self.problems)))
+
+
+class AddressError(OperatorError):
+    """An address that cannot be listened on, with what to do about the usual reasons."""
+
+    def __init__(self, message: str, reason: OSError) -> None:
+        super().__init__(f"{message}: {reason.strerror}", hint=_OF_ADDRESSES.get(reason.errno or 0))
 
 
 class SignatureError(RelayError):

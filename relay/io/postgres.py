@@ -163,7 +163,8 @@ def at_once(dsn: str, work: Callable[[Cursor], T]) -> T:
             return transact(connection, work)
     except StorageError as error:
         raise OperatorError(
-            str(error), hint="see storage.dsn in relay.toml, and whether the server runs"
+            str(error),
+            hint="see storage.dsn or dsn_file in relay.toml, and whether the server runs",
         ) from error
     except psycopg.Error as error:
         raise OperatorError(f"the database failed: {type(error).__name__}") from error

@@ -14,7 +14,7 @@ import trio
 from websockets.http11 import Request
 from websockets.typing import Origin
 
-from relay.errors import OperatorError
+from relay.errors import AddressError
 from relay.io.listener import Gate, Share, accept_all
 from relay.io.logs import place
 from relay.io.node import Node
@@ -36,12 +36,12 @@ async def open_listener(host: str, port: int) -> tuple[trio.SocketListener, int]
     """Listen on a TCP address and return the listener with its port.
 
     Raises:
-        OperatorError: the address cannot be used.
+        AddressError: the address cannot be used.
     """
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
-        raise OperatorError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        raise AddressError(f"cannot listen on {host} port {port}", error) from error
     # A name can stand for several addresses; the first is the one that is announced.
     for other in listeners[1:]:
         await other.aclose()

@@ -163,4 +163,13 @@ def _telling(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        raise OperatorError(f"cannot {what}: {error}") from error
+        raise OperatorError(f"cannot {what}: {error}", hint=_hint(error)) from error
+
+
+def _hint(error: Exception) -> str | None:
+    match error:
+        case FileExistsError():
+            return "choose a folder that does not exist yet"
+        case PermissionError():
+            return "give the command as the relay's user, and a folder within one of that user"
+    return None

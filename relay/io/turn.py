@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from relay.config import Config, LimitsSection, addresses, host_port, join_host_port
-from relay.errors import OperatorError, TicketError
+from relay.errors import AddressError, OperatorError, TicketError
 from relay.io.capture import Capture
 from relay.io.datagram import Clock, open_socket, serve_turn, steady_clock
 from relay.io.media.plane import IS_AVAILABLE, open_group, serve_plane
@@ -226,8 +226,7 @@ def _bind(
     try:
         group = opener(host, port)
     except OSError as error:
-        problem = f"cannot use {protocol} {host} port {port}: {error.strerror}"
-        raise OperatorError(problem) from error
+        raise AddressError(f"cannot use {protocol} {host} port {port}", error) from error
     except ValueError as error:
         raise OperatorError(f"{key} needs a numeric address") from error
     with ExitStack() as stack:

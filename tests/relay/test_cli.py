@@ -115,6 +115,20 @@ def test_refusal_of_a_relay_that_had_begun(tmp_path):
     assert taken.read_text() == "of somebody else"
 
 
+@pytest.mark.parametrize("option", ["--signalling", "--turn"])
+def test_port_in_use(option):
+    """A port that another program has is told, and how to find that program."""
+    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        udp.bind(("127.0.0.1", 0))
+        used = tcp if option == "--signalling" else udp
+        address = f"127.0.0.1:{used.getsockname()[1]}"
+        message = refused("serve", "--dev", option, address)
+    assert "Address already in use" in message
+    assert "hint: another program has this port" in message
+
+
 @pytest.mark.parametrize(
     "arguments", [["serve", "--bogus"], ["bogus"], ["ticket"], ["ticket", "--count", "0"]]
 )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.relay.authority import make_authority
 from tests.relay.test_cli import refused, run
 
 EVERYTHING = """\
@@ -68,6 +69,24 @@ def test_everything_at_once(tmp_path):
         ("[limits]\n\nconnections = 'x'", "line 3: limits.connections has no valid value", ""),
         ("[relay]\nname = ", "is not TOML", ""),
         ("[signalling]\nlisten = []", "line 2: signalling.listen names no address", "as in"),
+        (
+            "[storage]\nbackend = 'mysql'",
+            "line 2: storage.backend has no valid value",
+            "one of sqlite, postgres",
+        ),
+        ("[turn]\nurls = ['stun:a:1']", "line 2: turn.urls has no URL", "as in"),
+        ("[turn]\nurls = ['turn:a.b:1?transport=sctp']", "line 2: turn.urls has no URL", "as in"),
+        (
+            "[turn]\nsecret_file = 'none'\nlisten = 1",
+            "line 2: turn.secret_file cannot be read",
+            "has to be able to read it",
+        ),
+        (
+            "[turn]\nsecret_file = 'none'\nlisten = 1",
+            "line 3: turn.listen has no valid value",
+            "",
+        ),
+        ("[turn]\nsecret = 'x'\nsecret_file = 'y'", "line 2: turn.secret and turn.s", "keep one"),
     ],
 )
 def test_wrong_keys(tmp_path, text, told, hint):
@@ -98,3 +117,21 @@ def test_data_directory(tmp_path):
         '[turn]\nsecret = "long enough a secret"\n'
     )
     assert "is a file" in refused("check", "--config", config)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "told"), [(-2, -1, "has expired"), (1, 2, "is not valid yet")]
+)
+def test_dates_of_the_certificate(tmp_path, begins, ends, told):
+    """A certificate that clients refuse by its dates is told, and what to do."""
+    config = tmp_path / "relay.toml"
+    certificate, _ = make_authority(tmp_path, begins=begins, ends=ends)
+    config.write_text(
+        '[relay]\nname = "relay.example"\n[turn]\nsecret = "long enough a secret"\n'
+        '[tls]\ncertificate = "certificate.pem"\nkey = "key.pem"\n'
+    )
+    message = refused("check", "--config", config)
+    assert f"{certificate} {told}: clients refuse it" in message
+    assert "hint: put a new chain and key" in message
+    make_authority(tmp_path)
+    assert run("check", "--config", config).returncode == 0
