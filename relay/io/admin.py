@@ -14,13 +14,17 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from relay.errors import OperatorError, StorageError
 from relay.io.http import Handle, HTTPRequest, HTTPResponse, serve_exchange
+from relay.io.logs import place
 from relay.io.operation import Operation
 from relay.io.shortpath import at_short_path
+
+log = structlog.get_logger()
 
 BACKLOG: Final = 16
 MAX_EXCHANGES: Final = 32
@@ -74,6 +78,12 @@ class Admin:
         except (OperatorError, ValueError) as error:
             hint = error.hint if isinstance(error, OperatorError) else None
             return _json({"error": str(error), "hint": hint}, HTTPStatus.BAD_REQUEST)
+        except Exception as error:  # noqa: BLE001 - a command must not end the calls that run
+            log.error("command failed", **place(error))  # noqa: TRY400 - texts may hold names
+            text = "a fault of the relay; nobody knows what was done"
+            return _json(
+                {"error": text, "hint": "the log says where"}, HTTPStatus.INTERNAL_SERVER_ERROR
+            )
         return _unknown()
 
     async def _obey(self, order: str, arguments: dict[str, Any]) -> HTTPResponse:

@@ -93,6 +93,7 @@ async def test_owner_only(asked):
         (b"POST /status HTTP/1.1\r\nContent-Length: 2\r\n\r\n{]", 400),
         (b"POST /status HTTP/1.1\r\nContent-Length: 99999\r\n\r\n", 400),
         (b"POST /status HTTP/1.1\r\nContent-Length: 10\r\n\r\n{}", 400),
+        (b"POST /status HTTP/1.1\r\nContent-Length: 60000\r\n\r\n" + b"[" * 60_000, 500),
         (b"hello\r\n\r\n", 400),
         (b"GET /" + b"a" * 9000, 400),
         (b"", 400),
