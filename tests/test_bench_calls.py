@@ -1,12 +1,18 @@
 """What the benchmark of calls makes of what was seen and heard; nothing here is measured."""
 
+import sys
+
+import anyio
 import numpy as np
 import pytest
 
 from tests.bench.calls import material as making
 from tests.bench.calls.judge import OLD, RESERVE, judge
+from tests.bench.calls.rows import NETWORKS
+from tests.bench.calls.stage import CallError, child, place_call
 from tests.bench.calls.versus import METRICS, standing
 from tests.bench.calls.witness import Seen, Sent
+from tests.bench.media.stun import Credential
 
 COUNT = 90
 """Pictures of three seconds."""
@@ -145,3 +151,28 @@ def test_better_and_worse_are_beyond_the_spread(ours, theirs, wanted):
     pictures = next(metric for metric in METRICS if metric.field == "psnr")
     assert standing(ours, theirs, pictures, pictures.slack) == -wanted
     assert standing([5.8], [6], gaps, 0.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [("pass", "the caller died"), ("print('\"failed: so\"')", "caller failed")],
+)
+def test_an_end_that_gives_up(does, said):
+    """An end that dies, or fails, in the place of an answer is an error that says so."""
+
+    async def read():
+        async with child("caller", [sys.executable, "-c", does]) as caller:
+            await caller.read()
+
+    with pytest.raises(CallError, match=said):
+        anyio.run(read)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(180)
+def test_a_call_whose_ends_die(tmp_path):
+    """Where both ends die before either has gathered, the call is an error that says so."""
+    nobody = Credential("nobody", "nothing")
+    place = (NETWORKS[0], tmp_path, "turn:127.0.0.1:9?transport=udp", (nobody, nobody))
+    with pytest.raises(CallError, match="the caller died"):
+        anyio.run(place_call, "e2ecall", *place)

@@ -35,6 +35,8 @@ CONTESTANTS: Final = {
 """By name, the module that is the contestant."""
 PATIENCE: Final = 60
 """Seconds for each answer of a child."""
+END_SECONDS: Final = 10
+"""For a child that was told to end."""
 _LINE: Final = 1 << 20
 
 
@@ -43,46 +45,67 @@ class CallError(Exception):
 
 
 class Child:
-    """A process that answers line by line."""
+    """A process that answers line by line. What it can do wrong is a `CallError`."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, name: str, process: Process) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
+        self._name = name
         self.pid = process.pid
         self._stdin = process.stdin
         self._answers = BufferedByteReceiveStream(process.stdout)
 
     async def read(self) -> Any:
         """Return its next line."""
-        with anyio.fail_after(PATIENCE):
-            return json.loads(await self._answers.receive_until(b"\n", _LINE))
+        try:
+            with anyio.fail_after(PATIENCE):
+                line = await self._answers.receive_until(b"\n", _LINE)
+        except TimeoutError:
+            raise CallError(f"the {self._name} said nothing for {PATIENCE} s") from None
+        except (anyio.EndOfStream, anyio.IncompleteRead):
+            raise self._died() from None
+        said = json.loads(line)
+        if str(said).startswith("failed"):
+            raise CallError(f"the {self._name} {said}")
+        return said
 
     async def say(self, value: object) -> None:
         """Tell it something."""
-        await self._stdin.send(json.dumps(value).encode() + b"\n")
+        try:
+            await self._stdin.send(json.dumps(value).encode() + b"\n")
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            raise self._died() from None
 
     async def until(self, wanted: str) -> None:
-        """Read until it says this.
+        """Read until it says this."""
+        while await self.read() != wanted:
+            pass
 
-        Raises:
-            CallError: it says that the call failed.
-        """
-        while (said := await self.read()) != wanted:
-            if str(said).startswith("failed"):
-                raise CallError(str(said))
+    def used(self) -> int:
+        """Return the CPU that it has used, in nanoseconds."""
+        try:
+            return cpu_time([self.pid])
+        except OSError:
+            raise self._died() from None
+
+    def _died(self) -> CallError:
+        return CallError(f"the {self._name} died; what it said of that is above")
 
 
 @asynccontextmanager
-async def child(command: list[str]) -> AsyncIterator[Child]:
+async def child(name: str, command: list[str]) -> AsyncIterator[Child]:
     """Run a command for the length of the block."""
     process = await anyio.open_process(command, stdin=subprocess.PIPE, stderr=None)
     try:
-        yield Child(process)
+        yield Child(name, process)
     finally:
         with anyio.CancelScope(shield=True):
             if process.returncode is None:
                 process.terminate()
-            await process.wait()
+            with anyio.move_on_after(END_SECONDS) as patience:
+                await process.wait()
+            if patience.cancelled_caught:
+                process.kill()
             await process.aclose()
 
 
@@ -92,7 +115,7 @@ async def turn_relay(hosts: Hosts) -> AsyncIterator[tuple[str, str]]:
     secret = secrets.token_hex(32)
     words = ["serve", "--dev", "--signalling", "127.0.0.1:0", "--turn", f"{ADDRESSES['relay']}:0"]
     command = [*hosts.inside("relay"), sys.executable, "-m", "relay.cli", *words]
-    async with child([*command, "--turn-secret", secret]) as relay:
+    async with child("relay", [*command, "--turn-secret", secret]) as relay:
         yield (await relay.read())["turn"], secret
 
 
@@ -141,7 +164,7 @@ async def place_call(
             words = [CONTESTANTS[name], role, uri, credential.username, credential.password]
             command = [sys.executable, "-m", "tests.bench.calls.endpoint", *words, str(folder)]
             inside = hosts.inside(role) if hosts is not None else ()
-            ends[role] = await stack.enter_async_context(child([*inside, *command]))
+            ends[role] = await stack.enter_async_context(child(role, [*inside, *command]))
         caller, callee = ends["caller"], ends["callee"]
         offer = await caller.read()
         if CONTESTANTS[name] != "theirs":
@@ -153,11 +176,10 @@ async def place_call(
         await caller.say(answer)
         for one in (callee, caller):
             await one.until("connected")
-        pids = [caller.pid, callee.pid]
         # What is sent from now on can be there when the way has been gone.
-        start, used = time.monotonic() + network.conditions.delay, cpu_time(pids)
+        start, used = time.monotonic() + network.conditions.delay, caller.used() + callee.used()
         end = await _last(hosts, network)
-        used = cpu_time(pids) - used
+        used = caller.used() + callee.used() - used
         for one in (callee, caller):
             await one.say("stop")
         for one in (callee, caller):

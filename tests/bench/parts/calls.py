@@ -16,7 +16,7 @@ import anyio
 
 from tests.bench.calls import material
 from tests.bench.calls.rows import Network
-from tests.bench.calls.stage import Outcome, place_call
+from tests.bench.calls.stage import CallError, Outcome, place_call
 from tests.bench.harness import Budget, Report
 from tests.bench.media.servers import Server, StartError, coturn, our_relay
 from tests.bench.media.usage import Others, preferred
@@ -77,7 +77,11 @@ def _call(name: str, server: Server, about: Network, folder: Path) -> Outcome:
     (pair,) = server.tickets(1)
     host, port = server.address
     uri = f"turn:{host}:{port}?transport=udp"
-    return anyio.run(place_call, name, about, folder, uri, pair)
+    try:
+        return anyio.run(place_call, name, about, folder, uri, pair)
+    except CallError as error:
+        # Rounds are compared as pairs: figures with one missing are none.
+        sys.exit(f"e2ecall: error: {name}, {about.name}: {error}")
 
 
 def _quick(report: Report, relay: Server, other: Server, folder: Path) -> None:
