@@ -237,7 +237,15 @@ def _overlay(plain: dict[str, Any], environment: Mapping[str, str]) -> None:
         kind = kinds.get(key, kinds.get(key.removesuffix(FILE_SUFFIX)))
         table = plain.setdefault(section, {})
         if kind is None or not isinstance(table, dict):
-            raise OperatorError(f"{name} in the environment names no key of the configuration")
+            known = [
+                f"{ENVIRONMENT_PREFIX}{each}__{field}".upper()
+                for each in sections
+                for field in get_type_hints(sections[each])
+            ]
+            raise OperatorError(
+                f"{name} in the environment names no key of the configuration",
+                hint=_nearest(name, known),
+            )
         table[key] = _value(name, text, kind)
         for other in (f"{key}{FILE_SUFFIX}", key.removesuffix(FILE_SUFFIX)):
             if other != key and other in table:

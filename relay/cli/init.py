@@ -90,6 +90,8 @@ allocations_per_side = 2
 allocations_per_address = 200
 allocation_seconds = 3600
 allocation_bytes_per_second = 2500000
+# Accounts, keys and mail in all; see "When something is wrong" in relay/README.md.
+stored_bytes = 20000000000
 # TURN over TCP and TLS.
 turn_connections = 4000
 turn_connections_per_address = 200

@@ -106,6 +106,8 @@ def test_environment_is_named(tmp_path):
     environment = {"RELAY__TURN__SECRET": "short"}
     message = refused("check", "--config", config, environment=environment)
     assert "RELAY__TURN__SECRET in the environment: turn.secret" in message
+    message = refused("check", "--config", config, environment={"RELAY__LIMIT__CONNECTIONS": "5"})
+    assert "hint: did you mean RELAY__LIMITS__CONNECTIONS?" in message
 
 
 def test_data_directory(tmp_path):
