@@ -54,7 +54,7 @@ def _load(certificate: str, key: str) -> Served:
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, _no_passphrase)
         shown = _shown(context)
         trouble = _trouble(context, shown)
     except (OSError, ssl.SSLError) as error:
@@ -63,6 +63,14 @@ def _load(certificate: str, key: str) -> Served:
             hint="two PEM files: the certificate with its chain, and its private key",
         ) from error
     return Served(context, endpoint_hash(shown), trouble and f"{certificate} {trouble}")
+
+
+def _no_passphrase() -> str:
+    # OpenSSL would ask the terminal, and a relay that serves would wait for it, with all calls.
+    raise OperatorError(
+        "the key of tls.key is encrypted, and nobody is there to give its passphrase",
+        hint="`openssl pkey` writes it without one; let its owner alone read it",
+    )
 
 
 def _shown(context: ssl.SSLContext) -> bytes:

@@ -4,6 +4,7 @@ import ssl
 
 import pytest
 import trio
+from cryptography.hazmat.primitives import serialization
 
 from relay.errors import OperatorError
 from relay.io.tls import Certificates
@@ -33,6 +34,24 @@ async def test_wss(secure, speak, username):
         assert await client.request(identity.register(client.hello)) == Done()
         assert await client.request(speak.letter(username, b"sealed")) == Done()
         assert await client.deliveries(1) == [b"sealed"]
+
+
+def test_encrypted_key(tmp_path):
+    """A key with a passphrase is refused in words: a relay that serves asks nobody for one."""
+    certificate, key = make_authority(tmp_path)
+    loaded = Certificates(str(certificate), str(key))
+    before = loaded.current
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(OperatorError, match="passphrase"):
+        loaded.reload(str(certificate), str(key))
+    assert loaded.current is before
 
 
 @pytest.mark.trio
