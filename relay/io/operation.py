@@ -213,6 +213,8 @@ class Operation:
             self.reload()
         except OperatorError as error:
             log.error("reload failed, nothing was changed", reason=str(error))  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001 - a signal must not end the calls that run
+            log.error("reload failed", **logs.place(error))  # noqa: TRY400 - texts may hold names
 
 
 def tell_trouble(certificates: Certificates) -> None:

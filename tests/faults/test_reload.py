@@ -98,6 +98,18 @@ async def test_bad_settings(operated, speak, tmp_path):
     assert relay.terminate()[0] == 0
 
 
+async def test_a_reload_that_breaks_down(operated, speak):
+    """SIGHUP with a file at which reading itself breaks down ends neither relay nor connections."""
+    relay, first, write = operated
+    async with speak.wire(relay.url, ssl=first) as client:
+        write(more="x = " + "[" * 100_000)
+        await reloaded(relay, "reload failed")
+        assert (await client.request(FetchBundle("nobody", None, None))).text == "not reachable"
+    write()
+    await reloaded(relay)
+    assert relay.terminate()[0] == 0
+
+
 async def test_expired_certificate(operated, tmp_path):
     """A certificate that clients refuse by its dates is served, and the log says so."""
     relay, _, write = operated
