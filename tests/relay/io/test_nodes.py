@@ -34,12 +34,20 @@ def dsn(cluster):
 
 
 @pytest.fixture
-def pair(start_relay, tmp_path, dsn):
+def start_node(start_relay, tmp_path, dsn):
+    """Start nodes of one relay, by name, with what the environment sets for them."""
+
+    def start(name, **environment):
+        config = node_config(tmp_path / name, name, dsn)
+        return start_relay("--config", config, dev=False, environment=environment)
+
+    return start
+
+
+@pytest.fixture
+def pair(start_node):
     """Two nodes of one relay."""
-    return [
-        start_relay("--config", node_config(tmp_path / name, name, dsn), dev=False)
-        for name in ("north", "south")
-    ]
+    return [start_node(name) for name in ("north", "south")]
 
 
 async def register(client, username="somebody"):
@@ -142,15 +150,10 @@ async def test_w4_a_hundred_takers(pair):
 
 
 @POSTGRES
-async def test_a_shared_rate(start_relay, tmp_path, dsn):
+async def test_a_shared_rate(start_node):
     """STORAGE-07: media tickets are counted per account over all nodes."""
     north, south = (
-        start_relay(
-            "--config",
-            node_config(tmp_path / name, name, dsn),
-            dev=False,
-            environment={"RELAY__LIMITS__TICKETS_PER_ACCOUNT_AND_HOUR": "3"},
-        )
+        start_node(name, RELAY__LIMITS__TICKETS_PER_ACCOUNT_AND_HOUR="3")
         for name in ("north", "south")
     )
     async with wire(north.url) as first, wire(south.url) as second:
@@ -163,18 +166,14 @@ async def test_a_shared_rate(start_relay, tmp_path, dsn):
 
 
 @POSTGRES
-async def test_tickets_name_their_node(start_relay, tmp_path, dsn):
+async def test_tickets_name_their_node(start_node):
     """TICKET-07: whoever asks, both sides of a node's tickets go to this node's TURN server."""
     urls = ("turn:127.0.0.1:3478", "turn:127.0.0.2:3478")
     for number, node in enumerate(("north", "south")):
-        relay = start_relay(
-            "--config",
-            node_config(tmp_path / node, node, dsn),
-            dev=False,
-            environment={
-                "RELAY__TURN__URLS": ",".join(urls),
-                "RELAY__TURN__OWN_HOST": f"127.0.0.{number + 1}",
-            },
+        relay = start_node(
+            node,
+            RELAY__TURN__URLS=",".join(urls),
+            RELAY__TURN__OWN_HOST=f"127.0.0.{number + 1}",
         )
         async with wire(relay.url) as client:
             await register(client, f"user_of_{node}")
@@ -221,11 +220,11 @@ async def test_readiness_follows_the_database(start_relay, tmp_path, require_pro
 
 
 @POSTGRES
-async def test_a_database_that_hangs(start_relay, tmp_path, cluster, dsn):
+async def test_a_database_that_hangs(start_node, cluster):
     """F2, STORAGE-08, STORAGE-09: where the database stands still, requests are told to come again
     and the node is not ready; it recovers, and what was sent comes once.
     """
-    relay = start_relay("--config", node_config(tmp_path / "north", "north", dsn), dev=False)
+    relay = start_node("north")
     async with wire(relay.url) as owner, wire(relay.url) as sender:
         identity = await register(owner)
         assert await sender.request(letter("somebody", b"before")) == Done()

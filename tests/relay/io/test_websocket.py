@@ -50,15 +50,21 @@ async def polite(port):
         await trio.sleep_forever()
 
 
-async def deaf(port, *, hello=b"hello"):
-    """Take part in the opening handshake, and answer nothing from then on."""
+@asynccontextmanager
+async def shaken_hands(port):
+    """Give a stream on which frames can be written as nobody's library would."""
     protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}"))
     protocol.send_request(protocol.connect())
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(b"".join(protocol.data_to_send()))
-        protocol.receive_data(await stream.receive_some())
-        protocol.send_binary(hello)
-        await stream.send_all(b"".join(protocol.data_to_send()))
+        await stream.receive_some()
+        yield stream
+
+
+async def deaf(port, *, hello=b"hello"):
+    """Take part in the opening handshake, and answer nothing from then on."""
+    async with shaken_hands(port) as stream:
+        await stream.send_all(bytes(Frame(Opcode.BINARY, hello).serialize(mask=True)))
         await trio.sleep_forever()
 
 
@@ -159,11 +165,7 @@ async def test_messages_in_pieces(seed):
     data = frames(source, messages)
 
     async def talk(port):
-        protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}"))
-        protocol.send_request(protocol.connect())
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(b"".join(protocol.data_to_send()))
-            await stream.receive_some()
+        async with shaken_hands(port) as stream:
             position = 0
             while position < len(data):
                 size = source.choice((1, 2, 7, 1_000, 30_000))
@@ -214,11 +216,7 @@ async def test_frames_at_fault(wrong):
     good = bytes(Frame(Opcode.BINARY, b"good").serialize(mask=True))
 
     async def talk(port):
-        protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}"))
-        protocol.send_request(protocol.connect())
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(b"".join(protocol.data_to_send()))
-            await stream.receive_some()
+        async with shaken_hands(port) as stream:
             await stream.send_all(good + wrong + good)
             await trio.sleep_forever()
 
