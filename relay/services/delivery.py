@@ -90,8 +90,8 @@ class DeliveryQueue:
 
     def fetched(self, fetch: Fetch, mails: list[Mail]) -> list[Deliver]:
         """Return the pushes for what was read; a full batch means that there may be more."""
-        if fetch.mailbox not in self._position:
-            return []
+        if self._position.get(fetch.mailbox) != fetch.after:
+            return []  # lost meanwhile, and maybe opened anew: it is read from the start
         if len(mails) == fetch.limit:
             self.hint(fetch.mailbox)
         pushes = []

@@ -116,6 +116,22 @@ def test_detached_is_silent():
     assert queue.next_fetch() is None
 
 
+def test_opened_anew_during_a_read():
+    """What is read for a mailbox that was lost and opened anew meanwhile makes nothing of it be
+    skipped: it is delivered from its oldest mail.
+    """
+    queue, storage = DeliveryQueue(), Storage(BATCH + 2)
+    queue.attach(BOX)
+    given = queue.fetched(fetch := queue.next_fetch(), storage.read(fetch))
+    fetch = queue.next_fetch()
+    queue.detach(BOX)
+    queue.attach(BOX)
+    assert queue.fetched(fetch, storage.read(fetch)) == []
+    again = drain(queue, storage)
+    assert [push.envelope for push in again] == [mail.envelope for mail in storage.mails]
+    assert not {push.delivery_id for push in again} & {push.delivery_id for push in given}
+
+
 def test_one_reader():
     """The latest reader of a mailbox is told of mail; the one before is told that it lost it."""
     readers, first, second = Readers(), Reader(), Reader()
