@@ -5,7 +5,9 @@ log, only the unformatted message and the place of an error are kept: their argu
 of exceptions may hold addresses and names.
 """
 
+import contextlib
 import logging
+import os
 import sys
 import traceback
 from typing import Final
@@ -32,10 +34,25 @@ def configure(section: OperationSection) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=_Stderr,
         cache_logger_on_first_use=False,  # a reload may change the level
     )
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[_Foreign()], force=True)
+
+
+class _Stderr:
+    """Writes lines. What cannot be written is lost.
+
+    A full disk, or a reader that is gone, must not end a relay and the calls that run; and nothing
+    is held back, which Python would try to write once more at the end.
+    """
+
+    def msg(self, line: str) -> None:
+        """Write one event, which may be several lines."""
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), f"{line}\n".encode("utf-8", "backslashreplace"))
+
+    debug = info = warning = error = critical = msg
 
 
 class _Foreign(logging.Handler):
