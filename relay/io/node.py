@@ -6,7 +6,10 @@ A value object: settings, keys, storage, and who is connected. It runs nothing.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import structlog
+
 from relay.config import LimitsSection, Registration
+from relay.errors import StorageError
 from relay.io.capture import Capture
 from relay.io.metrics import Metrics
 from relay.io.storage import Bus, Directory, Limiter, Mailbox, Presence, Storage
@@ -16,6 +19,8 @@ from relay.services.signatures import RelayKey
 from relay.services.source import SITE, Network, Tally, site_key
 from relay.services.volume import Volume
 from relay.turn.counters import Counters
+
+log = structlog.get_logger()
 
 HOUR = 3600
 BURST_SECONDS = 10
@@ -158,3 +163,8 @@ class Node:
     is_ready: bool = False
     can_store: bool = True
     """Whether the storage worked when it was last looked at."""
+
+    def storage_failed(self, error: StorageError) -> None:
+        """Count and log that the storage did not do something."""
+        self.metrics.storage_failed()
+        log.error("storage failed", reason=str(error))

@@ -185,7 +185,10 @@ class PostgresBus:
             await trio.sleep(RECONNECT_SECONDS)
 
     async def _listen_as(self, node: int) -> None:
-        connection = await trio.to_thread.run_sync(_open_listener, self._dsn, node)
+        # Abandoned where the node stops: a server that stands still would hold it up.
+        connection = await trio.to_thread.run_sync(
+            _open_listener, self._dsn, node, abandon_on_cancel=True
+        )
         try:
             self._listens.set()
             await self._scan()  # for what was told while nobody listened

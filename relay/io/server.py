@@ -247,7 +247,7 @@ async def _sweep(node: Node) -> None:
         try:
             await sweep_once(node, guard, trio.current_time())
         except StorageError as error:
-            log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+            node.storage_failed(error)
 
 
 async def sweep_once(node: Node, guard: ClockGuard, steady: float) -> None:
@@ -273,7 +273,7 @@ async def _watch(node: Node, storage: Storage) -> None:
                 raise StorageError("the storage does not answer")
         except StorageError as error:
             if node.can_store:
-                log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+                node.storage_failed(error)
             node.can_store = False
         else:
             if not node.can_store:

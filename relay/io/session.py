@@ -235,7 +235,7 @@ class Session:
                     if lost := [place for place in self.queue.tried if not self._arrived(place)]:
                         await self.node.mailbox.untry(lost)
                 except StorageError as error:
-                    log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+                    self.node.storage_failed(error)
 
     def _arrived(self, place: tuple[MailboxName, int]) -> bool:
         """Tell whether the first envelope of a mailbox did (WIRE-37)."""
@@ -336,8 +336,7 @@ class Session:
         try:
             return await self._answer(self, requests, size)
         except StorageError as error:
-            self.node.metrics.storage_failed()
-            log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+            self.node.storage_failed(error)
             failure = Failure(ErrorCode.RETRY, "the relay cannot do this now", retry_after=5)
             return [failure] * len(requests)
         except Exception as error:  # noqa: BLE001 - one request must not end the relay
@@ -370,7 +369,7 @@ class Session:
         except ClosedError:
             self.end(Ending(NORMAL, ""))
         except StorageError as error:
-            log.error("storage failed", reason=str(error))  # noqa: TRY400 - says it all
+            self.node.storage_failed(error)
             self.end(Ending(TRY_LATER, "the relay cannot deliver now"))
 
     async def _fetched(self, fetch: Fetch) -> list[Deliver]:

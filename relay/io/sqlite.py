@@ -125,7 +125,8 @@ class SQLiteStorage:
     async def probe(self) -> None:
         """Return if the file can be written now."""
         await self.writer.run(
-            lambda db: db.execute("UPDATE mailboxes SET touched = 0 WHERE id = 0")
+            # Another value each time: SQLite writes nothing where nothing changes.
+            lambda db: db.execute("UPDATE mailboxes SET touched = 1 - touched WHERE id = 0")
         )
 
 

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from relay.wire.messages import Ack, Done, ErrorCode
+from tests.relay.readiness import becomes
 
 pytestmark = pytest.mark.trio
 
@@ -36,8 +37,9 @@ async def test_media_goes_on(start_relay, speak, media, username, tmp_path):
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
 async def test_full_disk(start_relay, speak, media, username, tmp_path):
-    """F2, STORAGE-08: when the disk takes no more, mail is refused as retryable and media of a call
-    that runs goes on; what was acknowledged comes, and what was refused may be sent again.
+    """F2, STORAGE-08, STORAGE-09: when the disk takes no more, mail is refused as retryable,
+    `/readyz` says so and media of a call that runs goes on; what was acknowledged comes, and what
+    was refused may be sent again.
     """
     data = tmp_path / "data"
     relay = start_relay(*media.arguments, "--data-dir", data)
@@ -60,7 +62,12 @@ async def test_full_disk(start_relay, speak, media, username, tmp_path):
             assert refused.code is ErrorCode.RETRY
             assert 0 < stored < 100
             await trio.to_thread.run_sync(call.flows)
+            # Not even into what SQLite has in its files already, nor into the log.
+            resource.prlimit(relay.process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+            await becomes(relay, 503)
+            await trio.to_thread.run_sync(call.flows)
             resource.prlimit(relay.process.pid, resource.RLIMIT_FSIZE, limits)
+            await becomes(relay, 200)
             assert await sender.request(letter) == Done()
     async with speak.wire(relay.url) as client:
         assert await client.request(identity.login(client.hello)) == Done()

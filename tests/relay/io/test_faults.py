@@ -26,6 +26,7 @@ from relay.wire.messages import (
     ServerFrame,
 )
 from tests.relay.adminsocket import metrics_of
+from tests.relay.readiness import becomes, http_status
 
 pytestmark = pytest.mark.trio
 
@@ -122,13 +123,6 @@ async def test_stops_with_a_deaf_client(start_relay, speak):
     assert seconds < 14
 
 
-async def http_status(relay, path):
-    stream = await trio.open_tcp_stream(*relay.address)
-    async with stream:
-        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        return int((await stream.receive_some()).split()[1])
-
-
 def turn_answers(relay):
     """Tell whether the media relay answers a Binding request at once."""
     host, port = relay.ready["turn"].removeprefix("turn:").partition("?")[0].rsplit(":", 1)
@@ -136,12 +130,6 @@ def turn_answers(relay):
         udp.settimeout(1)
         udp.sendto(b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), (host, int(port)))
         return udp.recv(1500)[:2] == b"\x01\x01"
-
-
-async def becomes(relay, status):
-    with trio.fail_after(15):
-        while await http_status(relay, "/readyz") != status:  # noqa: ASYNC110 - another process
-            await trio.sleep(0.05)
 
 
 async def test_locked_database(start_relay, tmp_path, speak, username):

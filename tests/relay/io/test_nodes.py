@@ -1,5 +1,6 @@
 """Several relay processes over one database, as clients see them (spec/wire.md, Storage)."""
 
+import signal
 import time
 
 import psycopg
@@ -24,6 +25,7 @@ from tests.relay.cluster import Cluster
 from tests.relay.conftest import POSTGRES, Identity, letter, wire
 from tests.relay.killrounds import Relays, kill_rounds
 from tests.relay.nodes import NAME, node_config
+from tests.relay.readiness import becomes, http_status
 
 pytestmark = pytest.mark.trio
 
@@ -55,12 +57,6 @@ async def register(client, username="somebody"):
     assert await client.request(identity.register(client.hello)) == Done()
     assert await client.request(PublishPrekeys(identity.basic_prekeys())) == Done()
     return identity
-
-
-async def status(relay, path="/readyz"):
-    async with await trio.open_tcp_stream(*relay.address) as stream:
-        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        return int((await stream.receive_some()).split()[1])
 
 
 @POSTGRES
@@ -117,7 +113,7 @@ async def test_a_node_dies(pair, dsn):
     while await trio.to_thread.run_sync(nodes) != [("south",)]:
         assert time.monotonic() - start < 15
         await trio.sleep(0.1)
-    assert await status(south) == 200
+    assert await http_status(south) == 200
 
 
 @POSTGRES
@@ -199,14 +195,11 @@ async def test_readiness_follows_the_database(start_relay, tmp_path, require_pro
             message = letter("somebody", b"after")
             refused = await sender.request(message)
             assert refused.code is ErrorCode.RETRY
-            with trio.fail_after(10):
-                while await status(relay) != 503:  # noqa: ASYNC110 - another process
-                    await trio.sleep(0.05)
-            assert await status(relay, "/healthz") == 200
+            await becomes(relay, 503)
+            assert await http_status(relay, "/healthz") == 200
             await trio.to_thread.run_sync(cluster.start)
-            with trio.fail_after(20):
-                while await status(relay) != 200:  # noqa: ASYNC110 - another process
-                    await trio.sleep(0.05)
+            await becomes(relay, 200)
+            with trio.fail_after(60):
                 # Some connections to the database may still be those that broke.
                 while await sender.request(message) != Done():  # noqa: ASYNC110 - another process
                     await trio.sleep(0.05)
@@ -234,13 +227,11 @@ async def test_a_database_that_hangs(start_node, cluster):
         try:
             with trio.fail_after(60):
                 assert (await sender.request(message)).code is ErrorCode.RETRY
-                while await status(relay) != 503:  # noqa: ASYNC110 - another process
-                    await trio.sleep(0.05)
+            await becomes(relay, 503)
         finally:
             cluster.resume()
+        await becomes(relay, 200)
         with trio.fail_after(60):
-            while await status(relay) != 200:  # noqa: ASYNC110 - another process
-                await trio.sleep(0.05)
             while await sender.request(message) != Done():  # noqa: ASYNC110 - another process
                 await trio.sleep(0.05)
     with trio.fail_after(60):
@@ -248,6 +239,23 @@ async def test_a_database_that_hangs(start_node, cluster):
             assert await owner.request(identity.login(owner.hello)) == Done()
             assert await owner.request(letter("somebody", b"the end")) == Done()
             assert await owner.deliveries(2) == [b"after", b"the end"]
+
+
+@POSTGRES
+async def test_stops_while_the_database_hangs(start_node, cluster):
+    """F2, F3: a node whose database stands still stops when it is told to."""
+    relay = start_node("north")
+    async with wire(relay.url) as owner:
+        await register(owner)
+        cluster.pause()
+        try:
+            await owner.send(letter("somebody", b"never told"))
+            relay.process.send_signal(signal.SIGTERM)
+            with trio.fail_after(60):
+                assert await trio.to_thread.run_sync(relay.process.wait) == 0
+        finally:
+            cluster.resume()
+            relay.process.stdout.close()
 
 
 async def test_f1_killed_under_load(server, tmp_path):
