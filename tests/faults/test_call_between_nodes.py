@@ -17,8 +17,8 @@ from relay.wire.messages import ErrorCode
 from tests.integration.people import ended, frames, media, next_call, person, texts, until
 from tests.relay.cluster import Cluster
 from tests.relay.conftest import POSTGRES, letter, wire
-from tests.relay.io.test_nodes import status
 from tests.relay.nodes import node_config
+from tests.relay.readiness import http_status
 
 pytestmark = [pytest.mark.anyio, POSTGRES, pytest.mark.timeout(240)]
 
@@ -138,7 +138,7 @@ async def test_call_between_nodes(nodes, cluster, tmp_path):
         await trio.to_thread.run_sync(cluster.stop)
         with trio.fail_after(60):
             for relay in nodes.relays.values():
-                while await status(relay) != 503:  # noqa: ASYNC110 - another process
+                while await http_status(relay) != 503:  # noqa: ASYNC110 - another process
                     await trio.sleep(0.05)
         for side in (at_alice, at_bob):
             await more_frames(side)
@@ -151,7 +151,7 @@ async def test_call_between_nodes(nodes, cluster, tmp_path):
         await trio.to_thread.run_sync(cluster.start)
         with trio.fail_after(60):
             for relay in nodes.relays.values():
-                while await status(relay) != 200:  # noqa: ASYNC110 - another process
+                while await http_status(relay) != 200:  # noqa: ASYNC110 - another process
                     await trio.sleep(0.05)
         for side in (at_alice, at_bob):
             await more_frames(side)
