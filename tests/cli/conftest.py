@@ -15,6 +15,9 @@ from anyio.from_thread import start_blocking_portal
 from e2ecall.media.files import write_movie
 from e2ecall.testing import running_relay
 
+# Who starts all tests in the background may have it ignored, which commands would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 COMMAND = [sys.executable, "-W", "error", "-m", "e2ecall.cli"]
 MINUTE = 60
 

@@ -18,7 +18,7 @@ from tests.integration.people import ended, frames, media, next_call, person, te
 from tests.relay.cluster import Cluster
 from tests.relay.conftest import POSTGRES, letter, wire
 from tests.relay.nodes import node_config
-from tests.relay.readiness import http_status
+from tests.relay.readiness import becomes
 
 pytestmark = [pytest.mark.anyio, POSTGRES, pytest.mark.timeout(240)]
 
@@ -136,10 +136,8 @@ async def test_call_between_nodes(nodes, cluster, tmp_path):
         assert south > 200
 
         await trio.to_thread.run_sync(cluster.stop)
-        with trio.fail_after(60):
-            for relay in nodes.relays.values():
-                while await http_status(relay) != 503:  # noqa: ASYNC110 - another process
-                    await trio.sleep(0.05)
+        for relay in nodes.relays.values():
+            await becomes(relay, 503)
         for side in (at_alice, at_bob):
             await more_frames(side)
         with nodes.at("north"):
@@ -149,10 +147,8 @@ async def test_call_between_nodes(nodes, cluster, tmp_path):
         assert (call.ended, answered.ended) == (None, None)
 
         await trio.to_thread.run_sync(cluster.start)
-        with trio.fail_after(60):
-            for relay in nodes.relays.values():
-                while await http_status(relay) != 200:  # noqa: ASYNC110 - another process
-                    await trio.sleep(0.05)
+        for relay in nodes.relays.values():
+            await becomes(relay, 200)
         for side in (at_alice, at_bob):
             await more_frames(side)
         await call.hangup()
