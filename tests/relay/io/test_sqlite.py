@@ -37,6 +37,12 @@ async def rows(path, query):
     return found
 
 
+def pages_in_use(db):
+    return db.execute(
+        "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count"
+    ).fetchone()
+
+
 async def test_boxes_are_capped(tmp_path):
     """The number of reply boxes of a relay is bounded; opening one again is always possible."""
     async with open_storage(tmp_path / "relay.sqlite", Readers()) as storage:
@@ -60,6 +66,21 @@ async def test_acknowledged_envelope_is_not_kept(storage, tmp_path):
     await storage.mailbox.remove([(box, mail.row)], NOW)
     found = await rows(tmp_path / "relay.sqlite", "SELECT envelope FROM mail")
     assert found == [(None,)]
+
+
+async def test_acknowledged_envelopes_leave_their_room(storage):
+    """WIRE-30: of an acknowledged envelope no more room stays taken than its id needs."""
+    rounds, under_way, per_id = 40, 8, 250
+    await storage.mailbox.open_box(BOX, NOW)
+    (before,) = await storage.writer.run(pages_in_use)
+    for _ in range(rounds):
+        letters = [Letter(os.urandom(16), os.urandom(9_000)) for _ in range(under_way)]
+        await storage.mailbox.put(BOX, letters, None, NOW)
+        came = [(BOX, mail.row) for mail in await read(storage, BOX)]
+        assert len(came) == under_way
+        await storage.mailbox.remove(came, NOW)
+    (after,) = await storage.writer.run(pages_in_use)
+    assert 4_096 * (after - before) < rounds * under_way * per_id
 
 
 async def test_what_was_is_overwritten(tmp_path, monkeypatch, speak):
