@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from math import ceil
 from typing import Final
 
+import trio
+
 from relay.errors import RefusedError, StorageError
 from relay.io.postgres_bus import PostgresBus
 from relay.io.postgres_pool import Cursor, Pool
@@ -121,19 +123,38 @@ class PostgresLimiter:
         share = min(rate.burst / AHEAD_SHARE, rate.per_second * AHEAD_SECONDS)
         self._most = max(1, int(share))
         self._ahead: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._asking: dict[str, trio.Event] = {}
+        """Keys for which the database is asked just now, and when it has answered."""
 
     async def take(self, key: str, now: float) -> None:
         """Count one use."""
+        while not self._had(key, now):
+            if key not in self._asking:
+                await self._ask(key, now)
+                return
+            # One at a time: of many at once each would take ahead, and all together everything.
+            await self._asking[key].wait()
+
+    def _had(self, key: str, now: float) -> bool:
+        """Use one that was taken ahead, if there is one."""
         left, until = self._ahead.get(key, (0, 0.0))
         if left and until - AHEAD_SECONDS <= now < until:
             self._ahead[key] = (left - 1, until)
-            return
-        taken = await self._take(key, now)
-        self._ahead.pop(key, None)
-        if taken > 1:
-            self._ahead[key] = (taken - 1, now + AHEAD_SECONDS)
-            while len(self._ahead) > MAX_AHEAD:
-                self._ahead.popitem(last=False)
+            return True
+        return False
+
+    async def _ask(self, key: str, now: float) -> None:
+        answered = self._asking[key] = trio.Event()
+        try:
+            taken = await self._take(key, now)
+            self._ahead.pop(key, None)
+            if taken > 1:
+                self._ahead[key] = (taken - 1, now + AHEAD_SECONDS)
+                while len(self._ahead) > MAX_AHEAD:
+                    self._ahead.popitem(last=False)
+        finally:
+            del self._asking[key]
+            answered.set()
 
     def forget(self, now: float) -> None:
         """Drop what was taken ahead and is not good any more; the rows are swept."""

@@ -170,6 +170,16 @@ async def test_a_shared_rate(nodes):
     await limiters[1].take("somebody", NOW - 3597)
 
 
+async def test_many_uses_at_once(storage):
+    """STORAGE-07: many that ask at once use up no more of a rate than they are."""
+    limiter = storage.limiter("test", Rate(20, 1_200))
+    async with trio.open_nursery() as nursery:
+        for _ in range(300):
+            nursery.start_soon(limiter.take, "somebody", NOW)
+    for _ in range(800):
+        await limiter.take("somebody", NOW)
+
+
 async def test_who_asked_is_forgotten(storage):
     """WIRE-62: the sweep forgets each name and address that was counted, once its rate is free."""
     quotas = limits(storage)
