@@ -185,10 +185,7 @@ class PostgresBus:
             await trio.sleep(RECONNECT_SECONDS)
 
     async def _listen_as(self, node: int) -> None:
-        # Abandoned where the node stops: a server that stands still would hold it up.
-        connection = await trio.to_thread.run_sync(
-            _open_listener, self._dsn, node, abandon_on_cancel=True
-        )
+        connection = await trio.to_thread.run_sync(_open_listener, self._dsn, node)
         try:
             self._listens.set()
             await self._scan()  # for what was told while nobody listened

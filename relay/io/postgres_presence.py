@@ -123,17 +123,22 @@ class PostgresLimiter:
         share = min(rate.burst / AHEAD_SHARE, rate.per_second * AHEAD_SECONDS)
         self._most = max(1, int(share))
         self._ahead: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._asking: dict[str, trio.Event] = {}
-        """Keys for which the database is asked just now, and when it has answered."""
+        self._asking: dict[str, trio.Lock] = {}
+        """Keys for which the database is asked just now."""
 
     async def take(self, key: str, now: float) -> None:
         """Count one use."""
-        while not self._had(key, now):
-            if key not in self._asking:
-                await self._ask(key, now)
-                return
-            # One at a time: of many at once each would take ahead, and all together everything.
-            await self._asking[key].wait()
+        if self._had(key, now):
+            return
+        # One at a time: of many at once each would take ahead, and all together everything.
+        lock = self._asking.setdefault(key, trio.Lock())
+        async with lock:
+            try:
+                if not self._had(key, now):
+                    await self._ask(key, now)
+            finally:
+                if not lock.statistics().tasks_waiting:
+                    del self._asking[key]
 
     def _had(self, key: str, now: float) -> bool:
         """Use one that was taken ahead, if there is one."""
@@ -144,17 +149,12 @@ class PostgresLimiter:
         return False
 
     async def _ask(self, key: str, now: float) -> None:
-        answered = self._asking[key] = trio.Event()
-        try:
-            taken = await self._take(key, now)
-            self._ahead.pop(key, None)
-            if taken > 1:
-                self._ahead[key] = (taken - 1, now + AHEAD_SECONDS)
-                while len(self._ahead) > MAX_AHEAD:
-                    self._ahead.popitem(last=False)
-        finally:
-            del self._asking[key]
-            answered.set()
+        taken = await self._take(key, now)
+        self._ahead.pop(key, None)
+        if taken > 1:
+            self._ahead[key] = (taken - 1, now + AHEAD_SECONDS)
+            while len(self._ahead) > MAX_AHEAD:
+                self._ahead.popitem(last=False)
 
     def forget(self, now: float) -> None:
         """Drop what was taken ahead and is not good any more; the rows are swept."""

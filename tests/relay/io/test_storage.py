@@ -178,6 +178,15 @@ async def test_many_uses_at_once(storage):
             nursery.start_soon(limiter.take, "somebody", NOW)
     for _ in range(800):
         await limiter.take("somebody", NOW)
+    async with trio.open_nursery() as nursery:  # and who gives up holds nobody up
+        for _ in range(9):
+            nursery.start_soon(limiter.take, "somebody else", NOW)
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(30):
+        await limiter.take("somebody else", NOW)
+    limiter.forget(NOW + HOUR)
+    assert not tables_with("somebody else")
 
 
 async def test_who_asked_is_forgotten(storage):
