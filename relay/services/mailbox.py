@@ -5,8 +5,9 @@ Names and limits only; `relay.io` stores the mail, `relay.services.delivery` han
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto, unique
+from functools import cached_property
 from typing import Final, NamedTuple, Self
 
 from relay.wire.labels import labelled
@@ -47,20 +48,19 @@ class Load(NamedTuple):
         return cls(len(letters), sum(len(letter.envelope) for letter in letters))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Capacity:
     """How much unacknowledged mail a mailbox may hold."""
 
     envelopes: int
     total_bytes: int
 
-    @property
-    def of_strangers(self) -> Self:
-        """Return how full it may be for what shows no good delivery token to be taken (WIRE-57)."""
-        return replace(
-            self,
-            envelopes=self.envelopes * STRANGERS_PARTS // ALL_PARTS,
-            total_bytes=self.total_bytes * STRANGERS_PARTS // ALL_PARTS,
+    @cached_property
+    def of_strangers(self) -> "Capacity":
+        """How full it may be for what shows no good delivery token to be taken (WIRE-57)."""
+        return Capacity(
+            self.envelopes * STRANGERS_PARTS // ALL_PARTS,
+            self.total_bytes * STRANGERS_PARTS // ALL_PARTS,
         )
 
     def has_room(self, held: "Load", more: "Load") -> bool:
@@ -84,8 +84,7 @@ RECOUNT_SECONDS: Final = 5.0
 cause with each request; nodes may exceed the bound by what they add in that time."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceMailbox:
+class DeviceMailbox(NamedTuple):
     """The mailbox of one device of an account."""
 
     username: str
@@ -102,8 +101,7 @@ class DeviceMailbox:
         return DEVICE_CAPACITY
 
 
-@dataclass(frozen=True, slots=True)
-class BoxMailbox:
+class BoxMailbox(NamedTuple):
     """A reply box. Who knows the key it was made from may read it; who knows the box may write."""
 
     box: bytes

@@ -51,9 +51,14 @@ class _Buckets:
             del self._left[key]
 
     def _level(self, key: str, now: float) -> float:
-        level, since = self._left.get(key, (float(self._rate.burst), now))
+        found, rate = self._left.get(key), self._rate
+        if found is None:
+            return rate.burst
+        level, since = found
         # WIRE-50: a clock that was set back must not keep anybody out until it has caught up.
-        return min(self._rate.burst, level + max(0.0, now - since) * self._rate.per_second)
+        if now > since:
+            level += (now - since) * rate.per_second
+        return min(rate.burst, level)
 
     def _note(self, key: str, level: float, now: float) -> None:
         self._left[key] = (level, now)

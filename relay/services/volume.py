@@ -29,7 +29,7 @@ class Usage:
 class Volume:
     """What a store may take up."""
 
-    __slots__ = ("_looked_at", "_most", "_usage", "held")
+    __slots__ = ("_bound", "_bound_of_strangers", "_looked_at", "_most", "_usage", "held")
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -37,14 +37,16 @@ class Volume:
         self.held = 0
         """As the usage says, and what came since."""
         self._looked_at = float("-inf")
+        self._set_bounds()
 
     def set_bound(self, most: int) -> None:
         """Let it hold ``most`` bytes from now on."""
         self._most = most
+        self._set_bounds()
 
     def is_due(self, now: float) -> bool:
         """Tell whether the store is to be looked at; who asks does it, and others need not."""
-        is_much = self.held > self._bound(strangers=True) / 2
+        is_much = self.held > self._bound_of_strangers / 2
         patience = RECOUNT_SECONDS if is_much else SELDOM_SECONDS
         if now - self._looked_at < patience:
             return False
@@ -54,11 +56,12 @@ class Volume:
     def counted(self, usage: Usage) -> None:
         """Note what the store holds."""
         self._usage, self.held = usage, usage.held
+        self._set_bounds()
 
     @property
     def takes_strangers(self) -> bool:
         """Whether there is room for what anybody could send."""
-        return self.held <= self._bound(strangers=True)
+        return self.held <= self._bound_of_strangers
 
     def add(self, size: int, *, is_strangers: bool) -> None:
         """Note that ``size`` bytes are about to be stored.
@@ -66,7 +69,7 @@ class Volume:
         Raises:
             RefusedError: RETRY, there is no room for them.
         """
-        if self.held + size > self._bound(strangers=is_strangers):
+        if self.held + size > (self._bound_of_strangers if is_strangers else self._bound):
             raise RefusedError(
                 ErrorCode.RETRY, "the relay has no room for more now", retry_after=RETRY_AFTER
             )
@@ -76,6 +79,7 @@ class Volume:
         """Note that what `add` was told of was not stored: others shall have its room."""
         self.held = max(self._usage.held, self.held - size)
 
-    def _bound(self, *, strangers: bool) -> float:
-        most = min(self._most, self._usage.held + self._usage.disk_left - DISK_RESERVE)
-        return most * STRANGERS_PARTS / ALL_PARTS if strangers else most
+    def _set_bounds(self) -> None:
+        usage = self._usage
+        self._bound = min(self._most, usage.held + usage.disk_left - DISK_RESERVE)
+        self._bound_of_strangers = self._bound * STRANGERS_PARTS / ALL_PARTS
