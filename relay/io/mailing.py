@@ -49,7 +49,7 @@ async def send(session: Session, sends: Sequence[Send]) -> list[Reply]:
             node.volume.left_out(len(sends[place].envelope))
     # For what is known, too: whoever stored it may have ended before this was said.
     if Stored.NEW in stored or Stored.AGAIN in stored:
-        node.bus.hint(mailbox)
+        session.came_for(mailbox)
     return replies
 
 
@@ -72,7 +72,8 @@ async def acknowledge(session: Session, acks: Sequence[Ack]) -> list[Reply]:
     # WIRE-33: not before, as an Ack that failed is repeated and has to mean the same then.
     session.queue.acknowledged(delivery_ids)
     session.node.metrics.acknowledged(len(places))
-    session.wake()
+    if session.queue.is_due:  # now, as there was no room before
+        session.wake()
     return [_DONE] * len(acks)
 
 

@@ -102,6 +102,10 @@ class PostgresMailbox:
         """Return the oldest envelopes after row ``after``."""
         return await self._pool.run(lambda db: _read(db, claim, after, limit, now), apart=True)
 
+    def recall(self, _claim: Claim, _after: int) -> Mail | None:
+        """Return None: other nodes store here, too, so nothing is known without a query."""
+        return None
+
     async def count_set_aside(self, mailbox: MailboxName | None = None) -> int:
         """Return how many envelopes are set aside, of one mailbox or in all."""
         return await self._pool.run(lambda db: _count_set_aside(db, mailbox))

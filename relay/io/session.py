@@ -9,7 +9,7 @@ What requests do is in `relay.io.requests`.
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -23,7 +23,7 @@ from relay.io.metrics import DONE, FAULT
 from relay.io.node import Node
 from relay.io.websocket import ClosedError, FloodError, SilentError, WebSocket
 from relay.services.delivery import Claim, DeliveryQueue, Fetch
-from relay.services.mailbox import DeviceMailbox, MailboxName
+from relay.services.mailbox import DeviceMailbox, Mail, MailboxName
 from relay.services.runs import goes_on
 from relay.wire.codec import decode, encode
 from relay.wire.errors import WireError
@@ -128,7 +128,9 @@ class Session:
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._wake = trio.Event()
-        self._delivers = False
+        self._delivers = self._rests = False
+        """Whether there is a task that delivers, and whether it waits to be woken."""
+        self._came_for: list[MailboxName] = []
         self._is_low = False
         self.set_aside = 0
         """Envelopes of which the owner has to be told that they are not delivered any more."""
@@ -183,8 +185,16 @@ class Session:
         """Go on as an anonymous connection: the account is gone."""
         if self.device is not None:
             self.node.readers.detach(self.device, self)
-            self.queue.detach(self.device)
+            self._detach(self.device)
             self.device = None
+
+    def came_for(self, mailbox: MailboxName) -> None:
+        """Let the reader of a mailbox know that mail came, once what came with it was answered.
+
+        WIRE-23 MUST: not before. To give mail to a reader takes time, which would say that there
+        is one.
+        """
+        self._came_for.append(mailbox)
 
     def wake(self) -> None:
         """Let the deliveries go on: there is new mail, or room for it."""
@@ -195,14 +205,15 @@ class Session:
     def hint(self, mailbox: MailboxName) -> None:
         """Learn that a mailbox has new mail."""
         self.queue.hint(mailbox)
-        self.wake()
+        if not (self._rests and self._deliver_at_once()):
+            self.wake()
 
     def lost(self, mailbox: MailboxName) -> None:
         """Learn that another connection reads a mailbox now, or that it is gone."""
         if mailbox == self.device:
             self.end(Ending(DISPLACED, "displaced", Displaced()))
         else:
-            self.queue.detach(mailbox)
+            self._detach(mailbox)
 
     def expired(self, _mailbox: MailboxName) -> None:
         """Learn that this node was taken for dead: the client has to claim its mailboxes anew."""
@@ -212,6 +223,10 @@ class Session:
         """Learn that the one-time prekeys of this device run out."""
         self._is_low = True
         self.wake()
+
+    def _detach(self, mailbox: MailboxName) -> None:
+        self.queue.detach(mailbox)
+        self.wake()  # what was out of it took the room of others
 
     # --- receiving ---
 
@@ -247,7 +262,11 @@ class Session:
             await self._send(ServerFrame(0, self._hello()))
             patience = self.node.limits.first_request_seconds
             while True:
-                await self._received(await self._socket.recv_all(patience))
+                messages = await self._socket.recv_all(patience)
+                try:
+                    await self._received(messages)
+                finally:
+                    self._tell_readers()
                 patience = self._patience()
         except FloodError:
             self.end(Ending(VIOLATION, "too many frames"))
@@ -289,6 +308,7 @@ class Session:
                 await trio.lowlevel.checkpoint()
                 run = []
             if wait:
+                self._tell_readers()
                 # WIRE-53 MUST: in here, so that nothing more of this connection is read meanwhile.
                 await trio.sleep(wait)
             run.append(frame)
@@ -297,6 +317,12 @@ class Session:
             await self._carry_out(run, size)
         if ending is not None:
             self.end(ending)
+
+    def _tell_readers(self) -> None:
+        """Tell the readers of what was stored."""
+        mailboxes, self._came_for = self._came_for, []
+        for mailbox in mailboxes:
+            self.node.bus.hint(mailbox)
 
     def _frame(self, message: str | bytes) -> ClientFrame | Ending:
         """Return the frame that a message is, or how it ends the connection."""
@@ -320,14 +346,17 @@ class Session:
         if not replies:
             self.node.metrics.request(kind, FAULT, seconds)
             return
-        for reply in replies:
+        answers = []
+        for frame, reply in zip(run, replies, strict=True):
             outcome = DONE
             if isinstance(reply, Failure):
                 outcome = reply.code.name.lower()
                 self._refusals += reply.code not in (ErrorCode.NOT_REACHABLE, ErrorCode.RETRY)
             self.node.metrics.request(kind, outcome, seconds)
-        pairs = zip(run, replies, strict=True)
-        await self._send(*(ServerFrame(frame.id, reply) for frame, reply in pairs))
+            answers.append(ServerFrame(frame.id, reply))
+        if not self._write(answers):
+            self._tell_readers()  # whose mail waits for nobody who does not read
+            await self._drain()
         if self._refusals > MAX_REFUSALS:
             self.end(Ending(VIOLATION, "too many refused requests"))
 
@@ -350,6 +379,8 @@ class Session:
     async def _deliver(self) -> None:
         try:
             while True:
+                if self._socket.is_behind:
+                    await self._drain()
                 if self._is_low:
                     self._is_low = False
                     await self._send(ServerFrame(0, PrekeysLow()))
@@ -358,7 +389,9 @@ class Session:
                     await self._send(ServerFrame(0, SetAside(count)))
                 fetch = self.queue.next_fetch()
                 if fetch is None:
+                    self._rests = True
                     await self._wake.wait()
+                    self._rests = False
                     self._wake = trio.Event()
                     continue
                 pushes = [ServerFrame(0, push) for push in await self._fetched(fetch)]
@@ -387,12 +420,51 @@ class Session:
             else:
                 self.expired(mailbox)
             return []
+        return self._due(fetch, mails)
+
+    def _due(self, fetch: Fetch, mails: list[Mail]) -> list[Deliver]:
         pushes = self.queue.fetched(fetch, mails)
-        node.metrics.delivered(len(pushes))
+        self.node.metrics.delivered(len(pushes))
         return pushes
+
+    def _deliver_at_once(self) -> bool:
+        """Deliver what came if that takes no waiting; return whether nothing is left to be done.
+
+        For one envelope after the other, which is what most of them are, waking the task that
+        delivers costs as much as delivering does.
+        """
+        if self._socket.is_behind or self._scope.cancel_called:
+            return False
+        fetch = self.queue.next_fetch()
+        if fetch is None:
+            return True  # there is no room before the next Ack
+        mail = self.node.mailbox.recall(self._claims[fetch.mailbox], fetch.after)
+        if mail is None:
+            self.queue.hint(fetch.mailbox)
+            return False
+        try:
+            pushes = [ServerFrame(0, push) for push in self._due(fetch, [mail])]
+            return self._write(pushes) and not self.queue.is_due
+        except Exception as error:  # noqa: BLE001 - whoever sent it must not end with its reader
+            log.error("delivery failed", **place(error))  # noqa: TRY400 - texts may hold names
+            self.end(Ending(INTERNAL, "internal error"))
+            return True
 
     async def _send(self, *frames: ServerFrame) -> None:
         """Send frames, with few calls of the kernel, and few that wait in memory."""
+        for messages in self._messages(frames):
+            if not self._socket.write(*messages):
+                await self._drain()
+
+    def _write(self, frames: Iterable[ServerFrame]) -> bool:
+        """Send frames that are in memory as a whole; say if they left, or `_drain` is due."""
+        is_taken = True
+        for messages in self._messages(frames):
+            is_taken = self._socket.write(*messages)
+        return is_taken
+
+    def _messages(self, frames: Iterable[ServerFrame]) -> Iterator[list[bytes]]:
+        """Encode frames, and put together what leaves at once."""
         waiting: list[bytes] = []
         size = 0
         for frame in frames:
@@ -400,16 +472,12 @@ class Session:
             if self.node.capture is not None:
                 self.node.capture.message(self.number, SENT, data)
             if waiting and size + len(data) > MAX_WRITE:
-                await self._write(waiting)
+                yield waiting
                 waiting, size = [], 0
             waiting.append(data)
             size += len(data)
         if waiting:
-            await self._write(waiting)
-
-    async def _write(self, messages: Sequence[bytes]) -> None:
-        if not self._socket.write(*messages):
-            await self._drain()
+            yield waiting
 
     async def _drain(self) -> None:
         """Wait until the client has taken what was sent."""

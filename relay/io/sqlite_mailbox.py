@@ -39,13 +39,13 @@ OLDEST_BOXES: Final = 64
 _NOWHERE: Final = 0
 
 _DESTINATION: Final = """SELECT
-    (SELECT policy FROM accounts WHERE username = :name),
-    EXISTS (SELECT 1 FROM tokens WHERE username = :name AND hash = :shown),
-    EXISTS (SELECT 1 FROM invitations
-        WHERE username = :name AND hash = :shown AND expires > :now),
-    EXISTS (SELECT 1 FROM devices WHERE username = :name AND device_id = :device),
+    (SELECT policy FROM accounts WHERE username = ?1),
+    EXISTS (SELECT 1 FROM tokens WHERE username = ?1 AND hash = ?2),
+    EXISTS (SELECT 1 FROM invitations WHERE username = ?1 AND hash = ?2 AND expires > ?3),
+    EXISTS (SELECT 1 FROM devices WHERE username = ?1 AND device_id = ?4),
     id, envelopes, bytes
-    FROM (SELECT 1) LEFT JOIN mailboxes ON key = :key"""
+    FROM (SELECT 1) LEFT JOIN mailboxes ON key = ?5"""
+"""Of a username, the hash of a token, the time, a device id and a mailbox's key."""
 
 
 class SQLiteMailbox:
@@ -104,6 +104,12 @@ class SQLiteMailbox:
             )
         self._presence.check(claim)  # afterwards: it may have changed while the query waited
         return found
+
+    def recall(self, claim: Claim, after: int) -> Mail | None:
+        """Return the only envelope after row ``after``, if it is in memory."""
+        if not after or not self._presence.holds(claim):
+            return None
+        return self._tails.only(claim.mailbox, after)
 
     def _was_read(self, claim: Claim, after: int, limit: int, found: list[Mail]) -> None:
         if len(found) < limit and self._presence.holds(claim):
@@ -194,13 +200,7 @@ class _Shelf:
         # (spec/decisions/0028).
         policy, token, invitation, device, *found = self._db.execute(
             _DESTINATION,
-            {
-                "name": mailbox.username,
-                "shown": shown or b"",
-                "now": int(now),
-                "device": mailbox.device_id,
-                "key": mailbox.key,
-            },
+            (mailbox.username, shown or b"", int(now), mailbox.device_id, mailbox.key),
         ).fetchone()
         known, is_known = None if policy is None else Policy(policy), bool(token or invitation)
         if not device or not admits(known, knows_token=is_known):

@@ -149,6 +149,12 @@ class Mailbox(Protocol):
             FencedError: the claim no longer holds (STORAGE-05).
         """
 
+    def recall(self, claim: Claim, after: int) -> Mail | None:
+        """Return the only envelope after row ``after``, if it is in memory and the claim holds.
+
+        None says nothing: whoever wants to know reads. Never waits.
+        """
+
     async def count_set_aside(self, mailbox: MailboxName | None = None) -> int:
         """Return how many envelopes are set aside, of one mailbox or in all (WIRE-38)."""
 

@@ -44,6 +44,16 @@ class Tails:
         tail.after = found[:limit][-1].row if found else max(after, tail.after)
         return found[:limit]
 
+    def only(self, mailbox: MailboxName, after: int) -> Mail | None:
+        """Return the mail after row ``after``, and forget it, if there is one and no more."""
+        tail = self._tails.get(mailbox)
+        if tail is None or after != tail.after or len(tail.mails) != 1:
+            return None
+        (mail,) = tail.mails
+        self._set(tail, [])
+        tail.after = mail.row
+        return mail
+
     def was_read(self, mailbox: MailboxName, after: int) -> None:
         """Note that there is nothing after row ``after``."""
         self.forget(mailbox)

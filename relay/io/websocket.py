@@ -189,12 +189,13 @@ class WebSocket:
             FloodError: too many frames that make none.
             ClosedError: the connection ended, in whatever way.
         """
-        give_up = trio.current_time() + patience
+        now = trio.current_time()
+        give_up = now + patience
         try:
             while not self._messages:
                 if self._protocol.state is not State.OPEN:
                     raise ClosedError
-                if trio.current_time() >= give_up:
+                if now >= give_up:
                     raise SilentError
                 if patience > KEEPALIVE_SECONDS:  # `keep_alive` sees it in time
                     self._silent_at = give_up
@@ -202,9 +203,10 @@ class WebSocket:
                 else:
                     with trio.CancelScope(deadline=give_up):
                         await self._receive()
-                lasted = trio.current_time() - self._since
-                if self._idle_frames > FRAMES_AT_ONCE + lasted * FRAMES_PER_SECOND:
+                if self._idle_frames > FRAMES_AT_ONCE and self._floods():
                     raise FloodError
+                if not self._messages:
+                    now = trio.current_time()
         finally:
             self._silent_at = float("inf")
         came, self._messages = self._messages, []
@@ -320,7 +322,7 @@ class WebSocket:
         goes_on = bool(data) and self._decode(data)
         if not goes_on:
             self._protocol.receive_eof()
-        self._transmit()
+            self._transmit()
         if self._unsent:
             await self._wait_for_reader()
         return goes_on
@@ -331,18 +333,17 @@ class WebSocket:
             plain, answer = self._layer.receive(data)
         except LayerError:
             return False
+        if answer:  # the record before those in which the protocol answers
+            self._queue(answer)
         if plain:
             self._split(plain)
-        if answer:
-            self._queue(answer)
         return True
 
     def _split(self, data: bytes) -> None:
         """Take the messages in ``data``, and give the rest to the protocol."""
         protocol, frames = self._protocol, self._frames
         if frames is None:
-            protocol.receive_data(data)
-            self._take_events()
+            self._feed(data)
             return
         data, position = frames.with_rest(data), 0
         while (found := frames.next_frame(data, position)) is not None:
@@ -350,8 +351,17 @@ class WebSocket:
             if is_message and protocol.state is State.OPEN:
                 self._messages.append(part)
             elif not is_message:
-                protocol.receive_data(part)
-                self._take_events()
+                self._feed(part)
+
+    def _feed(self, data: bytes) -> None:
+        """Give the protocol what it is to see, and send what it has to say to that."""
+        self._protocol.receive_data(data)
+        self._take_events()
+        self._transmit()
+
+    def _floods(self) -> bool:
+        lasted = trio.current_time() - self._since
+        return self._idle_frames > FRAMES_AT_ONCE + lasted * FRAMES_PER_SECOND
 
     async def _wait_for_reader(self) -> None:
         # Whoever asks for pongs and reads none is not read any further, and is cut off.

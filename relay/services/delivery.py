@@ -80,13 +80,17 @@ class DeliveryQueue:
         if mailbox in self._position and mailbox not in self._waiting:
             self._waiting.append(mailbox)
 
+    @property
+    def is_due(self) -> bool:
+        """Tell whether there is something to read, and room for it."""
+        return bool(self._waiting) and len(self._out) < WINDOW
+
     def next_fetch(self) -> Fetch | None:
-        """Return what to read next; None while there is nothing, or the window is full."""
-        room = WINDOW - len(self._out)
-        if not self._waiting or room <= 0:
+        """Return what to read next; None where nothing `is_due`."""
+        if not self.is_due:
             return None
         mailbox = self._waiting.popleft()
-        return Fetch(mailbox, self._position[mailbox], min(room, BATCH))
+        return Fetch(mailbox, self._position[mailbox], min(WINDOW - len(self._out), BATCH))
 
     def fetched(self, fetch: Fetch, mails: list[Mail]) -> list[Deliver]:
         """Return the pushes for what was read; a full batch means that there may be more."""

@@ -34,7 +34,7 @@ def session(storage):
         quotas=Quotas.of(limits, storage, per_address=False),
         volume=Volume(limits.stored_bytes),
     )
-    return SimpleNamespace(node=node, source="192.0.2.1")
+    return SimpleNamespace(node=node, source="192.0.2.1", came_for=storage.bus.hint)
 
 
 async def test_a_sender_that_ends_early(nodes, session):
