@@ -9,6 +9,8 @@ def tables_with(text):
     return [
         table
         for table in gc.get_objects()
-        if isinstance(table, dict)
+        if issubclass(
+            type(table), dict
+        )  # not of what a weak reference stands for, that may be gone
         and any(isinstance(key, str) and text in key for key in tuple(table))
     ]

@@ -51,7 +51,7 @@ async def test_bound_channels(plane):
             await assert_connected(first, second, os.urandom(length))
         await first.channel.send(data(FORTH, b"content") + b"padding")
         assert await second.frame() == data(BACK, b"content")
-        assert server.counters.forwarded == 15
+        await server.until(lambda: server.counters.forwarded == 15)
 
 
 async def test_bursts_in_order(plane):
