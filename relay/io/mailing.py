@@ -72,7 +72,7 @@ async def acknowledge(session: Session, acks: Sequence[Ack]) -> list[Reply]:
     # WIRE-33: not before, as an Ack that failed is repeated and has to mean the same then.
     session.queue.acknowledged(delivery_ids)
     session.node.metrics.acknowledged(len(places))
-    if session.queue.is_due:  # now, as there was no room before
+    if session.queue.is_due:  # as there is room now
         session.wake()
     return [_DONE] * len(acks)
 

@@ -102,7 +102,7 @@ class PostgresMailbox:
         """Return the oldest envelopes after row ``after``."""
         return await self._pool.run(lambda db: _read(db, claim, after, limit, now), apart=True)
 
-    def recall(self, _claim: Claim, _after: int) -> Mail | None:
+    def take_only(self, _claim: Claim, _after: int) -> Mail | None:
         """Return None: other nodes store here, too, so nothing is known without a query."""
         return None
 

@@ -32,7 +32,6 @@ from relay.wire.messages import (
     PROTOCOL_VERSION,
     Binding,
     ClientFrame,
-    Deliver,
     Displaced,
     ErrorCode,
     Failure,
@@ -63,6 +62,8 @@ MAX_REFUSALS: Final = 100
 MAX_WRITE: Final = 65_536
 """Bytes that are given to the socket at once, unless one frame alone is longer: a client that does
 not read lets no more than that wait."""
+LONGEST_SILENCE: Final = 0.05
+"""Seconds for which readers wait until all that came with their mail was answered (WIRE-23)."""
 MAX_COUNT: Final = 0xFFFF
 """The most that SetAside says."""
 
@@ -130,7 +131,9 @@ class Session:
         self._wake = trio.Event()
         self._delivers = self._rests = False
         """Whether there is a task that delivers, and whether it waits to be woken."""
-        self._came_for: list[MailboxName] = []
+        self._untold: dict[MailboxName, None] = {}
+        """Mailboxes for which mail came here, whose readers do not know yet."""
+        self._tell_by = 0.0
         self._is_low = False
         self.set_aside = 0
         """Envelopes of which the owner has to be told that they are not delivered any more."""
@@ -194,7 +197,9 @@ class Session:
         WIRE-23 MUST: not before. To give mail to a reader takes time, which would say that there
         is one.
         """
-        self._came_for.append(mailbox)
+        if not self._untold:
+            self._tell_by = trio.current_time() + LONGEST_SILENCE
+        self._untold[mailbox] = None
 
     def wake(self) -> None:
         """Let the deliveries go on: there is new mail, or room for it."""
@@ -304,13 +309,16 @@ class Session:
             wait = 0.0 if pace is None else pace.wait(self.source, trio.current_time())
             if run and (wait or not goes_on(run, frame)):
                 await self._carry_out(run, size)
+                if trio.current_time() >= self._tell_by:
+                    self._tell_readers()
                 # Who sends much at once must not keep others from their turn.
                 await trio.lowlevel.checkpoint()
                 run = []
             if wait:
+                until = trio.current_time() + wait
                 self._tell_readers()
                 # WIRE-53 MUST: in here, so that nothing more of this connection is read meanwhile.
-                await trio.sleep(wait)
+                await trio.sleep_until(until)
             run.append(frame)
             size = len(message)
         if run:
@@ -320,7 +328,7 @@ class Session:
 
     def _tell_readers(self) -> None:
         """Tell the readers of what was stored."""
-        mailboxes, self._came_for = self._came_for, []
+        mailboxes, self._untold = self._untold, {}
         for mailbox in mailboxes:
             self.node.bus.hint(mailbox)
 
@@ -355,7 +363,7 @@ class Session:
             self.node.metrics.request(kind, outcome, seconds)
             answers.append(ServerFrame(frame.id, reply))
         if not self._write(answers):
-            self._tell_readers()  # whose mail waits for nobody who does not read
+            self._tell_readers()  # of mail that must not wait until this client reads
             await self._drain()
         if self._refusals > MAX_REFUSALS:
             self.end(Ending(VIOLATION, "too many refused requests"))
@@ -394,7 +402,7 @@ class Session:
                     self._rests = False
                     self._wake = trio.Event()
                     continue
-                pushes = [ServerFrame(0, push) for push in await self._fetched(fetch)]
+                pushes = await self._fetched(fetch)
                 if fetch.after == 0 and pushes:
                     await self._send(pushes.pop(0))
                     self._firsts.setdefault(fetch.mailbox, self._socket.written)
@@ -405,7 +413,7 @@ class Session:
             self.node.storage_failed(error)
             self.end(Ending(TRY_LATER, "the relay cannot deliver now"))
 
-    async def _fetched(self, fetch: Fetch) -> list[Deliver]:
+    async def _fetched(self, fetch: Fetch) -> list[ServerFrame]:
         node, mailbox = self.node, fetch.mailbox
         claim = self._claims[mailbox]
         try:
@@ -420,35 +428,37 @@ class Session:
             else:
                 self.expired(mailbox)
             return []
-        return self._due(fetch, mails)
+        return self._pushes(fetch, mails)
 
-    def _due(self, fetch: Fetch, mails: list[Mail]) -> list[Deliver]:
-        pushes = self.queue.fetched(fetch, mails)
+    def _pushes(self, fetch: Fetch, mails: list[Mail]) -> list[ServerFrame]:
+        pushes = [ServerFrame(0, push) for push in self.queue.fetched(fetch, mails)]
         self.node.metrics.delivered(len(pushes))
         return pushes
 
     def _deliver_at_once(self) -> bool:
-        """Deliver what came if that takes no waiting; return whether nothing is left to be done.
+        """Deliver what came, and return True, where that takes neither waiting nor a query.
 
         For one envelope after the other, which is what most of them are, waking the task that
         delivers costs as much as delivering does.
         """
         if self._socket.is_behind or self._scope.cancel_called:
             return False
-        fetch = self.queue.next_fetch()
-        if fetch is None:
-            return True  # there is no room before the next Ack
-        mail = self.node.mailbox.recall(self._claims[fetch.mailbox], fetch.after)
-        if mail is None:
-            self.queue.hint(fetch.mailbox)
-            return False
         try:
-            pushes = [ServerFrame(0, push) for push in self._due(fetch, [mail])]
-            return self._write(pushes) and not self.queue.is_due
+            fetch = self.queue.next_fetch()
+            if fetch is None:
+                return True  # there is no room before the next Ack
+            claim = self._claims[fetch.mailbox]
+            mail = self.node.mailbox.take_only(claim, fetch.after)
+            if mail is None:
+                self.queue.hint(fetch.mailbox)
+                return False
+            return self._write(self._pushes(fetch, [mail])) and not self.queue.is_due
+        except ClosedError:
+            self.end(Ending(NORMAL, ""))
         except Exception as error:  # noqa: BLE001 - whoever sent it must not end with its reader
             log.error("delivery failed", **place(error))  # noqa: TRY400 - texts may hold names
             self.end(Ending(INTERNAL, "internal error"))
-            return True
+        return True
 
     async def _send(self, *frames: ServerFrame) -> None:
         """Send frames, with few calls of the kernel, and few that wait in memory."""

@@ -39,13 +39,12 @@ OLDEST_BOXES: Final = 64
 _NOWHERE: Final = 0
 
 _DESTINATION: Final = """SELECT
-    (SELECT policy FROM accounts WHERE username = ?1),
-    EXISTS (SELECT 1 FROM tokens WHERE username = ?1 AND hash = ?2),
-    EXISTS (SELECT 1 FROM invitations WHERE username = ?1 AND hash = ?2 AND expires > ?3),
-    EXISTS (SELECT 1 FROM devices WHERE username = ?1 AND device_id = ?4),
+    (SELECT policy FROM accounts WHERE username = ?),
+    EXISTS (SELECT 1 FROM tokens WHERE username = ? AND hash = ?),
+    EXISTS (SELECT 1 FROM invitations WHERE username = ? AND hash = ? AND expires > ?),
+    EXISTS (SELECT 1 FROM devices WHERE username = ? AND device_id = ?),
     id, envelopes, bytes
-    FROM (SELECT 1) LEFT JOIN mailboxes ON key = ?5"""
-"""Of a username, the hash of a token, the time, a device id and a mailbox's key."""
+    FROM (SELECT 1) LEFT JOIN mailboxes ON key = ?"""
 
 
 class SQLiteMailbox:
@@ -105,11 +104,11 @@ class SQLiteMailbox:
         self._presence.check(claim)  # afterwards: it may have changed while the query waited
         return found
 
-    def recall(self, claim: Claim, after: int) -> Mail | None:
+    def take_only(self, claim: Claim, after: int) -> Mail | None:
         """Return the only envelope after row ``after``, if it is in memory."""
         if not after or not self._presence.holds(claim):
             return None
-        return self._tails.only(claim.mailbox, after)
+        return self._tails.take_only(claim.mailbox, after)
 
     def _was_read(self, claim: Claim, after: int, limit: int, found: list[Mail]) -> None:
         if len(found) < limit and self._presence.holds(claim):
@@ -198,9 +197,13 @@ class _Shelf:
             return self._find(mailbox), True
         # They are one statement because each costs a turn of the interpreter besides
         # (spec/decisions/0028).
+        name, token_hash = mailbox.username, shown or b""
         policy, token, invitation, device, *found = self._db.execute(
             _DESTINATION,
-            (mailbox.username, shown or b"", int(now), mailbox.device_id, mailbox.key),
+            (
+                *(name, name, token_hash, name, token_hash, int(now)),
+                *(name, mailbox.device_id, mailbox.key),
+            ),
         ).fetchone()
         known, is_known = None if policy is None else Policy(policy), bool(token or invitation)
         if not device or not admits(known, knows_token=is_known):

@@ -149,10 +149,10 @@ class Mailbox(Protocol):
             FencedError: the claim no longer holds (STORAGE-05).
         """
 
-    def recall(self, claim: Claim, after: int) -> Mail | None:
+    def take_only(self, claim: Claim, after: int) -> Mail | None:
         """Return the only envelope after row ``after``, if it is in memory and the claim holds.
 
-        None says nothing: whoever wants to know reads. Never waits.
+        It is in memory no more then. None says nothing: whoever wants to know reads. Never waits.
         """
 
     async def count_set_aside(self, mailbox: MailboxName | None = None) -> int:

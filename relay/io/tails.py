@@ -44,7 +44,7 @@ class Tails:
         tail.after = found[:limit][-1].row if found else max(after, tail.after)
         return found[:limit]
 
-    def only(self, mailbox: MailboxName, after: int) -> Mail | None:
+    def take_only(self, mailbox: MailboxName, after: int) -> Mail | None:
         """Return the mail after row ``after``, and forget it, if there is one and no more."""
         tail = self._tails.get(mailbox)
         if tail is None or after != tail.after or len(tail.mails) != 1:

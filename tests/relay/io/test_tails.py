@@ -89,7 +89,9 @@ async def test_the_same_as_the_storage(tmp_path, seed):
                     claim, position, taken = await presence.claim(BOX), 0, []
                     for _ in range(source.randint(1, 30)):
                         limit = source.choice((1, 2, BATCH))
-                        if read := await mailbox.read(claim, position, limit, NOW):
+                        alone = mailbox.take_only(claim, position)
+                        read = [alone] if alone else []
+                        if read := read or await mailbox.read(claim, position, limit, NOW):
                             position = read[-1].row
                             taken += read
                         await trio.lowlevel.checkpoint()
