@@ -10,7 +10,6 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
@@ -18,6 +17,7 @@ import trio
 
 from relay.errors import FencedError, RefusedError, StorageError
 from relay.io.capture import RECEIVED, SENT
+from relay.io.endings import Code, Ending
 from relay.io.logs import place
 from relay.io.metrics import DONE, FAULT
 from relay.io.node import Node
@@ -38,7 +38,6 @@ from relay.wire.messages import (
     GoingAway,
     Hello,
     PrekeysLow,
-    Push,
     Reply,
     Request,
     ServerFrame,
@@ -66,23 +65,6 @@ LONGEST_SILENCE: Final = 0.05
 """Seconds for which readers wait until all that came with their mail was answered (WIRE-23)."""
 MAX_COUNT: Final = 0xFFFF
 """The most that SetAside says."""
-
-NORMAL: Final = 1000
-LEAVING: Final = 1001
-UNSUPPORTED: Final = 1003
-VIOLATION: Final = 1008
-INTERNAL: Final = 1011
-TRY_LATER: Final = 1013
-DISPLACED: Final = 4001
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How the relay ends a connection: WebSocket close code, short reason, last push."""
-
-    code: int
-    reason: str
-    push: Push | None = None
 
 
 class Answer(Protocol):
@@ -141,7 +123,7 @@ class Session:
         """Hashes that AddTokens gave and UseTokens has not put into effect."""
         self._writes: set[trio.CancelScope] = set()
         self._refusals = 0
-        self._ending = Ending(NORMAL, "")
+        self._ending = Ending(Code.NORMAL, "")
 
     async def run(self) -> None:
         """Greet, serve and close the connection."""
@@ -160,7 +142,7 @@ class Session:
 
     def leave(self, delay_ms: int) -> None:
         """Tell the client that the relay stops, and end the connection."""
-        self.end(Ending(LEAVING, "the relay stops", GoingAway(delay_ms)))
+        self.end(Ending(Code.LEAVING, "the relay stops", GoingAway(delay_ms)))
 
     async def read(self, mailbox: MailboxName) -> None:
         """Deliver from this mailbox from now on.
@@ -216,13 +198,13 @@ class Session:
     def lost(self, mailbox: MailboxName) -> None:
         """Learn that another connection reads a mailbox now, or that it is gone."""
         if mailbox == self.device:
-            self.end(Ending(DISPLACED, "displaced", Displaced()))
+            self.end(Ending(Code.DISPLACED, "displaced", Displaced()))
         else:
             self._detach(mailbox)
 
     def expired(self, _mailbox: MailboxName) -> None:
         """Learn that this node was taken for dead: the client has to claim its mailboxes anew."""
-        self.end(Ending(TRY_LATER, "the relay cannot deliver now"))
+        self.end(Ending(Code.TRY_LATER, "the relay cannot deliver now"))
 
     def low(self) -> None:
         """Learn that the one-time prekeys of this device run out."""
@@ -274,11 +256,11 @@ class Session:
                     self._tell_readers()
                 patience = self._patience()
         except FloodError:
-            self.end(Ending(VIOLATION, "too many frames"))
+            self.end(Ending(Code.VIOLATION, "too many frames"))
         except SilentError:
-            self.end(Ending(VIOLATION, "nothing was asked for too long"))
+            self.end(Ending(Code.VIOLATION, "nothing was asked for too long"))
         except ClosedError:
-            self.end(Ending(NORMAL, ""))
+            self.end(Ending(Code.NORMAL, ""))
 
     def _patience(self) -> float:
         """Return how long this connection may stay silent: with a mailbox, for ever."""
@@ -338,12 +320,12 @@ class Session:
             raw = message.encode() if isinstance(message, str) else message
             self.node.capture.message(self.number, RECEIVED, raw)
         if isinstance(message, str):
-            return Ending(UNSUPPORTED, "frames are binary")
+            return Ending(Code.UNSUPPORTED, "frames are binary")
         try:
             return decode(message, ClientFrame, limit=MAX_FRAME)
         except WireError:
             # WIRE-04 MUST: what is not a frame ends the connection; there is nothing to answer.
-            return Ending(VIOLATION, "malformed frame")
+            return Ending(Code.VIOLATION, "malformed frame")
 
     async def _carry_out(self, run: Sequence[ClientFrame], size: int) -> None:
         start = time.perf_counter()
@@ -366,7 +348,7 @@ class Session:
             self._tell_readers()  # of mail that must not wait until this client reads
             await self._drain()
         if self._refusals > MAX_REFUSALS:
-            self.end(Ending(VIOLATION, "too many refused requests"))
+            self.end(Ending(Code.VIOLATION, "too many refused requests"))
 
     async def _replies(self, requests: Sequence[Request], size: int) -> Sequence[Reply]:
         """Return a reply to each request; none: the connection ends."""
@@ -379,7 +361,7 @@ class Session:
         except Exception as error:  # noqa: BLE001 - one request must not end the relay
             # A traceback ends in a text, and that may hold a username.
             log.error("request failed", request=type(requests[0]).__name__, **place(error))  # noqa: TRY400 - see above
-            self.end(Ending(INTERNAL, "internal error"))
+            self.end(Ending(Code.INTERNAL, "internal error"))
             return []
 
     # --- sending ---
@@ -408,10 +390,10 @@ class Session:
                     self._firsts.setdefault(fetch.mailbox, self._socket.written)
                 await self._send(*pushes)
         except ClosedError:
-            self.end(Ending(NORMAL, ""))
+            self.end(Ending(Code.NORMAL, ""))
         except StorageError as error:
             self.node.storage_failed(error)
-            self.end(Ending(TRY_LATER, "the relay cannot deliver now"))
+            self.end(Ending(Code.TRY_LATER, "the relay cannot deliver now"))
 
     async def _fetched(self, fetch: Fetch) -> list[ServerFrame]:
         node, mailbox = self.node, fetch.mailbox
@@ -454,10 +436,10 @@ class Session:
                 return False
             return self._write(self._pushes(fetch, [mail])) and not self.queue.is_due
         except ClosedError:
-            self.end(Ending(NORMAL, ""))
+            self.end(Ending(Code.NORMAL, ""))
         except Exception as error:  # noqa: BLE001 - whoever sent it must not end with its reader
             log.error("delivery failed", **place(error))  # noqa: TRY400 - texts may hold names
-            self.end(Ending(INTERNAL, "internal error"))
+            self.end(Ending(Code.INTERNAL, "internal error"))
         return True
 
     async def _send(self, *frames: ServerFrame) -> None:
@@ -502,7 +484,7 @@ class Session:
             finally:
                 self._writes.discard(scope)
         if scope.cancelled_caught:
-            self.end(Ending(VIOLATION, "the client does not read"))
+            self.end(Ending(Code.VIOLATION, "the client does not read"))
             await trio.lowlevel.checkpoint()
 
     async def _close(self) -> None:

@@ -15,11 +15,12 @@ from websockets.http11 import Request
 from websockets.typing import Origin
 
 from relay.errors import AddressError
+from relay.io.endings import Code, Ending
 from relay.io.listener import Gate, Share, accept_all
 from relay.io.logs import place
 from relay.io.node import Node
 from relay.io.requests import answer
-from relay.io.session import TRY_LATER, Ending, Session
+from relay.io.session import Session
 from relay.io.stream_tls import PlainLayer, TLSLayer
 from relay.io.tls import Certificates
 from relay.io.websocket import Refusal, WebSocket
@@ -139,7 +140,7 @@ class Signalling:
                 node.sources.is_beyond(source, node.limits.connections_per_address)
             )
             if too_many or len(self.sessions) > node.limits.connections:
-                session.end(Ending(TRY_LATER, "too many connections"))
+                session.end(Ending(Code.TRY_LATER, "too many connections"))
             if self._leave_delay_ms is not None:
                 session.leave(self._leave_delay_ms)
             await session.run()
