@@ -39,12 +39,13 @@ OLDEST_BOXES: Final = 64
 _NOWHERE: Final = 0
 
 _DESTINATION: Final = """SELECT
-    (SELECT policy FROM accounts WHERE username = ?),
-    EXISTS (SELECT 1 FROM tokens WHERE username = ? AND hash = ?),
-    EXISTS (SELECT 1 FROM invitations WHERE username = ? AND hash = ? AND expires > ?),
-    EXISTS (SELECT 1 FROM devices WHERE username = ? AND device_id = ?),
+    (SELECT policy FROM accounts WHERE username = :name),
+    EXISTS (SELECT 1 FROM tokens WHERE username = :name AND hash = :shown),
+    EXISTS (SELECT 1 FROM invitations
+        WHERE username = :name AND hash = :shown AND expires > :now),
+    EXISTS (SELECT 1 FROM devices WHERE username = :name AND device_id = :device),
     id, envelopes, bytes
-    FROM (SELECT 1) LEFT JOIN mailboxes ON key = ?"""
+    FROM (SELECT 1) LEFT JOIN mailboxes ON key = :key"""
 
 
 class SQLiteMailbox:
@@ -197,13 +198,15 @@ class _Shelf:
             return self._find(mailbox), True
         # They are one statement because each costs a turn of the interpreter besides
         # (spec/decisions/0028).
-        name, token_hash = mailbox.username, shown or b""
         policy, token, invitation, device, *found = self._db.execute(
             _DESTINATION,
-            (
-                *(name, name, token_hash, name, token_hash, int(now)),
-                *(name, mailbox.device_id, mailbox.key),
-            ),
+            {
+                "name": mailbox.username,
+                "shown": shown or b"",
+                "now": int(now),
+                "device": mailbox.device_id,
+                "key": mailbox.key,
+            },
         ).fetchone()
         known, is_known = None if policy is None else Policy(policy), bool(token or invitation)
         if not device or not admits(known, knows_token=is_known):
